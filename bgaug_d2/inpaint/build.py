@@ -1,0 +1,49 @@
+"""The engine from plain options: what a painting process calls, by name, with what came as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from bgaug_d2.inpaint.engine import Engine
+from bgaug_d2.inpaint.identity import ModelError
+from bgaug_d2.inpaint.models import load_model
+from bgaug_d2.jobs import ModelIdentity
+
+GPU_BATCH, CPU_BATCH = 16, 4
+
+
+def build_engine(options: Mapping[str, Any]) -> Engine:
+    """Load the model and set up an engine.
+
+    Args:
+        options: ``model_path``; ``identity``, the fields of ``ModelIdentity``; ``device``;
+            ``dtype`` (``float32`` or ``bfloat16``); ``batch_size``, 0 or absent for 16 on a GPU and
+            4 on a CPU; ``threads``, absent to leave torch's number of CPU threads for this process
+            as it is.
+
+    Raises:
+        ModelError: An option is missing or unknown, the device is absent, or the model cannot be
+            used.
+    """
+    known = {"model_path", "identity", "device", "dtype", "batch_size", "threads"}
+    missing = known - {"batch_size", "threads"} - set(options)
+    if missing or set(options) - known:
+        raise ModelError(
+            f"engine options: missing {sorted(missing)}, unknown {sorted(set(options) - known)}"
+        )
+    device = str(options["device"])
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(
+            f"device={device!r}, but torch finds no usable GPU; set worker.devices=[cpu]"
+        )
+    if threads := int(options.get("threads") or 0):
+        torch.set_num_threads(threads)
+    model = load_model(
+        options["model_path"], device, options["dtype"], ModelIdentity(**options["identity"])
+    )
+    on_gpu = model.device.type == "cuda"
+    batch_size = int(options.get("batch_size") or 0) or (GPU_BATCH if on_gpu else CPU_BATCH)
+    return Engine(model, batch_size)

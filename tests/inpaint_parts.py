@@ -1,0 +1,84 @@
+"""Tiny real models and requests for the tests of ``bgaug_d2.inpaint``."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from bgaug_d2.inpaint.models import InpaintModel, load_model
+from bgaug_d2.inpaint.tiny import build_tiny
+from bgaug_d2.jobs import ModelIdentity
+from bgaug_d2.painting import PaintRequest
+
+IDENTITY = ModelIdentity("tiny", "", "ab" * 32, "RANDOM WEIGHTS")
+
+
+@cache
+def tiny_folder(unet_channels: int = 4, prediction_type: str = "v_prediction") -> Path:
+    """A folder that tests must not change (copy it first)."""
+    folder = Path(tempfile.mkdtemp(prefix="bgaug-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    build_tiny(folder, unet_channels, prediction_type)
+    return folder
+
+
+@cache
+def tiny_loaded(
+    unet_channels: int = 4, prediction_type: str = "v_prediction", dtype: str = "float32"
+) -> InpaintModel:
+    """A model that tests must not change (``with_unet`` makes a changed copy)."""
+    return load_model(tiny_folder(unet_channels, prediction_type), "cpu", dtype, IDENTITY)
+
+
+def with_unet(model: InpaintModel, call: Callable[..., tuple[torch.Tensor]]) -> InpaintModel:
+    """The model with ``call(unet, rows, timesteps, **rest)`` in the UNet's place."""
+
+    class Replaced(SimpleNamespace):
+        def __call__(self, *args: Any, **rest: Any) -> tuple[torch.Tensor]:
+            return call(model.unet, *args, **rest)
+
+    return replace(model, unet=Replaced(config=model.unet.config))
+
+
+def make_image(seed: int = 0, side: int = 64) -> np.ndarray:
+    """Smooth colours, uint8 RGB (side, side, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(side // 4, 0).repeat(side // 4, 1))
+
+
+def make_mask(side: int = 64) -> np.ndarray:
+    """Background around an object that does not end at cell borders, bool (side, side)."""
+    background_mask = np.ones((side, side), dtype=bool)
+    background_mask[side // 4 + 1 : side // 2 + 2, side // 3 : side // 3 + side // 4] = False
+    return background_mask
+
+
+def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
+    side = fields.pop("side", 64)
+    defaults: dict[str, Any] = {
+        "request_id": request_id,
+        "image": make_image(side=side),
+        "background_mask": make_mask(side),
+        "T_hat": 4,
+        "seed": 1,
+        "prompt": "Generate a clean background",
+        "negative_prompt": "",
+        "guidance_scale": 7.5,
+        "num_inference_steps": 6,
+        "timestep_spacing": "linspace",
+    }
+    return PaintRequest(**defaults | fields)
+
+
+def no_count() -> None:
+    """For calls that want to be told of steps."""
