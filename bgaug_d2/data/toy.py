@@ -1,0 +1,198 @@
+"""The built-in toy world: a small data set in COCO's format, drawn by the machine that reads it.
+
+It shows in minutes what the method is for; ``toy_scene`` says how.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bgaug_d2.data.errors import DatasetError
+from bgaug_d2.data.polygons import mask_to_polygons
+from bgaug_d2.data.toy_backgrounds import BACKGROUNDS
+from bgaug_d2.data.toy_scene import Placed, draw_scene
+from bgaug_d2.data.toy_shapes import SHAPES
+from bgaug_d2.experiment_config import ToyConfig
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "test")
+
+_MARKER = "toy_world.json"
+_VERSION = 1  # grows whenever the same settings give other pictures
+
+
+def generate_toy(root: str | Path, config: ToyConfig) -> None:
+    """Draw the toy world into ``root``, in the layout of COCO.
+
+    ``annotations/{instances,captions}_{train,test}.json``, ``train/``, ``test/`` (PNG). The same
+    settings give the same pictures; a world that is there already is left alone, one of other
+    settings is replaced. It is built beside ``root`` and renamed, so nobody sees half of it, and
+    several processes may do so at once.
+
+    Args:
+        root: Folder to write; its parent is created.
+        config: Sizes and seed. ``image_size`` is the longer side, in pixels.
+
+    Raises:
+        DatasetError: ``root`` holds something else, or cannot be written.
+    """
+    root = Path(root).resolve()  # a link stays, what it points to is written
+    if _is_complete(root, config):
+        return
+    try:
+        _refuse_foreign(root)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        try:
+            building.chmod(0o755)
+            _write_world(building, config)
+            _put_in_place(building, root, config)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except OSError as error:
+        raise DatasetError(f"cannot write the toy world to {root}: {error.strerror}") from error
+
+
+def _marker(config: ToyConfig) -> dict[str, Any]:
+    return {"version": _VERSION, **asdict(config)}
+
+
+def _is_complete(root: Path, config: ToyConfig) -> bool:
+    try:
+        if json.loads((root / _MARKER).read_bytes()) != _marker(config):
+            return False
+        counts = [len(os.listdir(root / split)) for split in SPLITS]
+    except (OSError, ValueError):
+        return False
+    return counts == [config.num_train, config.num_test]
+
+
+def _refuse_foreign(root: Path) -> None:
+    """Anything but a toy world, whole or damaged, is not ours to replace."""
+    if not root.exists() or (root / _MARKER).is_file():
+        return
+    if not root.is_dir() or any(root.iterdir()):
+        raise DatasetError(
+            f"dataset.root={str(root)!r} exists and is no toy world; "
+            "choose an empty or new folder for dataset.kind=toy"
+        )
+
+
+def _put_in_place(building: Path, root: Path, config: ToyConfig) -> None:
+    while True:
+        try:
+            os.replace(building, root)  # works where root is missing or empty
+            return
+        except OSError as error:
+            if _is_complete(root, config):  # another process was faster
+                return
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        old = tempfile.mkdtemp(prefix=f".{root.name}.old.", dir=root.parent)
+        try:
+            with contextlib.suppress(FileNotFoundError):  # another process moved it away
+                os.replace(root, old)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_world(folder: Path, config: ToyConfig) -> None:
+    (folder / "annotations").mkdir()
+    for split, count in zip(SPLITS, (config.num_train, config.num_test), strict=True):
+        (folder / split).mkdir()
+        instances, captions = _empty_annotations(), _empty_annotations()
+        del captions["categories"]
+        for index in range(count):
+            _add_image(folder, split, index, config, instances, captions)
+        for name, content in (("instances", instances), ("captions", captions)):
+            path = folder / "annotations" / f"{name}_{split}.json"
+            path.write_text(json.dumps(content), encoding="ascii")
+    (folder / _MARKER).write_text(json.dumps(_marker(config), indent=2), encoding="ascii")
+    logger.info("Drew the toy world: %d + %d images", config.num_train, config.num_test)
+
+
+def _empty_annotations() -> dict[str, Any]:
+    categories = [{"id": number, "name": name} for number, name in enumerate(SHAPES, start=1)]
+    return {"images": [], "annotations": [], "categories": categories}
+
+
+def _add_image(
+    folder: Path,
+    split: str,
+    index: int,
+    config: ToyConfig,
+    instances: dict[str, Any],
+    captions: dict[str, Any],
+) -> None:
+    # An image has its own generator, so that it does not depend on how many come before it.
+    rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
+    picture, placed, background = draw_scene(rng, split, index, config.image_size)
+    height, width = picture.shape[:2]
+    image_id = index + 1
+    file_name = f"{image_id:06d}.png"
+    if not cv2.imwrite(str(folder / split / file_name), picture[:, :, ::-1]):  # OpenCV takes BGR
+        raise DatasetError(f"cannot write {folder / split / file_name}")
+    image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+    for content in (instances, captions):
+        content["images"].append(image)
+    for item in placed:
+        number = len(instances["annotations"]) + 1
+        instances["annotations"].append({"id": number, "image_id": image_id, **_annotation(item)})
+    for caption in _captions(placed, background):
+        number = len(captions["annotations"]) + 1
+        captions["annotations"].append({"id": number, "image_id": image_id, "caption": caption})
+
+
+def _annotation(item: Placed) -> dict[str, Any]:
+    """COCO's fields, from the pixels that can be seen."""
+    rows, columns = np.nonzero(item.visible)
+    x, y = int(columns.min()), int(rows.min())
+    segmentation: Any = mask_to_polygons(item.visible)
+    if item.iscrowd:
+        segmentation = {"size": list(item.visible.shape), "counts": _run_lengths(item.visible)}
+    return {
+        "category_id": SHAPES.index(item.shape) + 1,
+        "iscrowd": int(item.iscrowd),
+        "area": len(rows),
+        "bbox": [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y],
+        "segmentation": segmentation,
+    }
+
+
+def _run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """COCO's uncompressed RLE: runs down the columns, background first."""
+    values = np.concatenate([[False], mask.T.ravel()])
+    changes = np.flatnonzero(values[1:] != values[:-1])
+    return [int(run) for run in np.diff(changes, prepend=0, append=mask.size)]
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _captions(placed: Sequence[Placed], background: str) -> list[str]:
+    """Two captions: the objects with their background, and a short one."""
+    scene = BACKGROUNDS[background][1]
+    things = [
+        f"many {item.shape}s" if item.iscrowd else _with_article(item.words) for item in placed
+    ]
+    listed = " and ".join(", ".join(things).rsplit(", ", 1))
+    return [
+        f"A picture of {listed} in front of {scene}.",
+        f"{scene.capitalize()} behind {len(placed)} colourful shape{'s' * (len(placed) != 1)}.",
+    ]
