@@ -1,0 +1,149 @@
+"""Background share of every image, and the data set of mode ``expand`` that follows from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from bgaug_d2.cache_files import claim_folder, write_atomically
+from bgaug_d2.config import BgAugConfig, RecipeConfig
+from bgaug_d2.jobs import canonical_json, objects_digest, objects_from_annotations
+from bgaug_d2.masks import background_ratio, object_masks
+from bgaug_d2.planner import skip_reason
+from bgaug_d2.policy import nonuniform_counts, uniform_counts
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+FOLDER = "background_ratios"
+
+DatasetDict = Mapping[str, Any]
+# Called with the dataset dicts, returns them for iteration: ``tqdm`` for a bar, ``iter`` for none.
+Progress = Callable[[Sequence[DatasetDict]], Iterable[DatasetDict]]
+
+
+def background_ratios(
+    dataset_dicts: Sequence[DatasetDict], cache_dir: str | None, progress: Progress = iter
+) -> list[float]:
+    """The share of un-eroded background, 0..1, of every image: the paper's ``sum(m_b) / (W * H)``.
+
+    Takes a millisecond or two per image, so the result is kept in the cache's folder, in a file
+    named after a digest of all sizes and objects.
+
+    Args:
+        dataset_dicts: Detectron2's format; no image file is read.
+        cache_dir: Folder of the cache; None computes anew and keeps nothing.
+        progress: Shows the progress.
+
+    Raises:
+        AnnotationError: An annotation is not usable.
+        CacheError: ``cache_dir`` holds something else than a cache.
+    """
+    if cache_dir is None:
+        return [_ratio(each) for each in progress(dataset_dicts)]
+    claim_folder(cache_dir)
+    digest = _digest(dataset_dicts)
+    path = os.path.join(cache_dir, FOLDER, f"{digest}.json")
+    ratios = _load(path, digest, len(dataset_dicts))
+    if ratios is None:
+        ratios = [_ratio(each) for each in progress(dataset_dicts)]
+        _save(path, digest, ratios)
+    return ratios
+
+
+def eligible(
+    dataset_dicts: Sequence[DatasetDict], ratios: Sequence[float], settings: RecipeConfig
+) -> list[bool]:
+    """Which images get painted backgrounds, by the rules of ``planner.skip_reason``.
+
+    An image whose whole background vanishes by erosion is found out only when it is painted.
+
+    Raises:
+        ValueError: The lengths differ.
+    """
+    if len(ratios) != len(dataset_dicts):
+        raise ValueError(f"{len(ratios)} ratios for {len(dataset_dicts)} images")
+    return [
+        skip_reason(each, settings, ratio) is None
+        for each, ratio in zip(dataset_dicts, ratios, strict=True)
+    ]
+
+
+def expand_dataset(
+    dataset_dicts: Sequence[DatasetDict], settings: BgAugConfig, ratios: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The data set of mode ``expand``: the originals, then their copies (paper, section 3).
+
+    Args:
+        dataset_dicts: Detectron2's format.
+        settings: ``alpha``, ``weighting`` and the recipe's rules on which images are painted.
+        ratios: Background share of each image, 0..1, from ``background_ratios``.
+
+    Returns:
+        Shallow copies with ``bgaug_variant``: 0 for an original, from 1 for the copies of an image.
+    """
+    chosen = eligible(dataset_dicts, ratios, settings.recipe)
+    if settings.weighting == "uniform":
+        counts = uniform_counts(chosen, settings.alpha)
+    else:
+        counts = nonuniform_counts(ratios, chosen, settings.alpha)
+    expanded = [{**each, "bgaug_variant": 0} for each in dataset_dicts]
+    for each, count in zip(dataset_dicts, counts, strict=True):
+        expanded += [{**each, "bgaug_variant": variant} for variant in range(1, count + 1)]
+    return expanded
+
+
+def _ratio(dataset_dict: DatasetDict) -> float:
+    image_id = dataset_dict["image_id"]
+    objects = objects_from_annotations(dataset_dict.get("annotations", ()), image_id)
+    found = object_masks(objects, dataset_dict["height"], dataset_dict["width"], image_id)
+    return background_ratio(found.object_mask)
+
+
+def _digest(dataset_dicts: Sequence[DatasetDict]) -> str:
+    """SHA-256 (64 hex digits) of all that decides the ratios, in order."""
+    digest = hashlib.sha256(canonical_json(["background_ratios", SCHEMA]))
+    for each in dataset_dicts:
+        objects = objects_from_annotations(each.get("annotations", ()), each["image_id"])
+        digest.update(canonical_json([each["height"], each["width"], objects_digest(objects)]))
+    return digest.hexdigest()
+
+
+def _load(path: str, digest: str, num_images: int) -> list[float] | None:
+    """The kept ratios, or None where there are none that can be used."""
+    try:
+        with open(path, "rb") as file:
+            content = json.load(file)
+        ratios = [float(ratio) for ratio in content["ratios"]]
+        sound = (
+            content["digest"] == digest
+            and content["ratios_sha256"] == hashlib.sha256(canonical_json(ratios)).hexdigest()
+            and len(ratios) == num_images
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s cannot be used (%s); computed anew", path, error)
+        return None
+    if not sound:
+        logger.warning("%s is damaged; computed anew", path)
+        return None
+    return ratios
+
+
+def _save(path: str, digest: str, ratios: Sequence[float]) -> None:
+    content = {
+        "schema": SCHEMA,
+        "digest": digest,
+        "ratios_sha256": hashlib.sha256(canonical_json(ratios)).hexdigest(),
+        "ratios": ratios,
+    }
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_atomically({path: canonical_json(content)})
+    except OSError as error:  # a full or read-only cache costs the time again, no more
+        logger.warning("%s cannot be written (%s)", path, error.strerror)
