@@ -47,6 +47,7 @@ class Keeper(threading.Thread):
         self._spec = spec
         self._settings = settings
         self._log_path = log_path
+        self._folder = os.getcwd()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._painted = False
@@ -120,6 +121,7 @@ class Keeper(threading.Thread):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            cwd=self._folder,
             start_new_session=True,  # Ctrl-C reaches this process only, which then ends the worker
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         )

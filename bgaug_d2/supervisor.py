@@ -34,7 +34,8 @@ class WorkerPool:
     belongs to the process that made it; its copy in a forked process does nothing.
 
     Args:
-        specs: What each process is told; ``socket`` is filled in here, and folders made absolute.
+        specs: What each process is told; ``socket`` is filled in here. Relative paths mean the
+            current folder of the call of ``start``, after restarts as well.
         settings: Patience and restarts.
         log_dir: Folder for the workers' logs, ``worker-<n>.log``; None keeps them until ``stop``.
     """
@@ -61,7 +62,7 @@ class WorkerPool:
             raise RuntimeError("the pool was started before; make a new one")
         try:
             self._folder = _socket_folder()
-            log_dir = Path(self._log_dir) if self._log_dir else self._folder
+            log_dir = Path(self._log_dir or self._folder).absolute()
             log_dir.mkdir(parents=True, exist_ok=True)
             for number, spec in enumerate(self._specs):
                 name = f"worker-{number}"

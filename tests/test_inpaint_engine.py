@@ -200,7 +200,7 @@ def test_out_of_memory_with_one_picture_is_that_pictures_error() -> None:
     results = _drain(engine)
     assert "out of GPU memory" in str(results["guided"].error)
     assert results["plain"].error is None
-    assert engine.batch_size == 1
+    assert engine.batch_size == 4
 
 
 def test_one_request_that_breaks_the_batch_fails_alone() -> None:

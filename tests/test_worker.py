@@ -426,9 +426,10 @@ def test_a_full_queue_refuses_and_no_job_is_lost_in_silence(tmp_path: Path) -> N
         assert not site.cache.contains(jobs[3].key)
 
 
-def test_pictures_in_memory_are_limited(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("fields", "limit"), [({"max_started": 3}, 3), ({}, 4)])
+def test_pictures_in_memory_are_limited(tmp_path: Path, fields: dict[str, int], limit: int) -> None:
     site = Site(tmp_path)
-    with site.pool(site.spec(spec={"max_started": 3}, delay_s=0.02)) as pool:
+    with site.pool(site.spec(spec=fields, delay_s=0.02)) as pool:
         client = pool.client()
         jobs = [site.job() for _ in range(20)]
         for job in jobs:
@@ -436,7 +437,7 @@ def test_pictures_in_memory_are_limited(tmp_path: Path) -> None:
         seen = []
         while not all(site.cache.contains(job.key) for job in jobs):
             seen.append((client.stats()[0] or {})["started"])
-        assert 1 < max(seen) <= 3
+        assert max(seen) == limit
 
 
 def test_standard_output_of_libraries_does_no_harm(tmp_path: Path) -> None:

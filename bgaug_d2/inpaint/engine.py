@@ -135,12 +135,13 @@ class Engine:
 
     def _shrink(self, failed_size: int) -> None:
         torch.cuda.empty_cache()
-        smaller = max(1, failed_size // 2)
-        if smaller < self.batch_size:
+        if failed_size > 1:  # one picture that is too large says nothing about batches of others
+            self.batch_size = failed_size // 2
             logger.warning(
-                "out of GPU memory with %d pictures; batch size is now %d", failed_size, smaller
+                "out of GPU memory with %d pictures; batch size is now %d",
+                failed_size,
+                self.batch_size,
             )
-            self.batch_size = smaller
 
     def _count(self) -> None:
         self.progress += 1

@@ -139,6 +139,18 @@ def test_sockets_are_private_and_removed(site: Site, monkeypatch: pytest.MonkeyP
     assert list(deep.iterdir()) == []
 
 
+def test_relative_folders_mean_the_same_after_a_restart(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site.root)
+    with site.pool(site.spec(spec={"cache_dir": "cache", "image_root": "data"})) as pool:
+        monkeypatch.chdir("/")
+        job = site.job(f"once {site.root / 'crashed'}")
+        assert pool.client().request(job) == DONE
+        assert site.cache.contains(job.key)
+        assert pool.stats()["restarts"] == 1
+
+
 # --- dying ---
 
 
