@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,24 @@ def test_an_object_outside_is_refused(x: float, y: float) -> None:
             rasterise(make_object(segmentation=[(x, y, x + 3, y, x + 3, y + 3)]))
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e8, -1e8, 1e300])
+def test_an_object_made_by_hand_is_checked_too(number: float) -> None:
+    """``jobs`` refuses most of these earlier, but a crash of pycocotools must not depend on it."""
+    for item in (
+        make_object((1, number, 3, 3)),
+        make_object((number, 1, 3, 3), [SQUARE]),
+        make_object(segmentation=[(1, 1, number, 4, 4, 4)]),
+    ):
+        with pytest.raises(AnnotationError, match="annotation 5: .* not a usable number"):
+            rasterise(item)
+
+
+def test_a_polygon_of_a_wrong_length_is_refused() -> None:
+    for length in (0, 4, 7):
+        with pytest.raises(AnnotationError, match=f"a polygon has {length} numbers"):
+            rasterise(make_object(segmentation=[(1.0,) * length]))
+
+
 def test_points_may_lie_outside_by_the_longer_side() -> None:
     for near, far in (((16, 0), (16.1, 0)), ((-8, 0), (-8.1, 0)), ((0, 14), (0, 14.1))):
         assert rasterise(make_object(segmentation=[(1, 1, 4, 4, *near)])).object_mask.any()
@@ -188,7 +207,8 @@ def test_erosion_counts_pixels_of_the_square_or_of_the_image() -> None:
 
 def test_composite_refuses_what_does_not_fit() -> None:
     source, object_mask = noise(6, 8), pixels()
-    for painted in (noise(6, 7), noise(6, 8).astype(np.float32), noise(6, 8)[:, :, :2]):
+    wrong: list[Any] = [noise(6, 7), noise(6, 8).astype(np.float32), noise(6, 8)[:, :, :2]]
+    for painted in wrong:
         with pytest.raises(ValueError, match="do not belong together"):
             masks.composite(painted, source, object_mask)
     with pytest.raises(ValueError, match="do not belong together"):

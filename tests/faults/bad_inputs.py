@@ -140,7 +140,7 @@ def cut(share: float, kind: str) -> Callable[[Path], None]:
 
 def grey(dtype: Any, kind: str) -> Callable[[Path], None]:
     values = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(dtype) * 13
-    return lambda path: path.write_bytes(content(Image.fromarray(values), kind))
+    return bytes_of(content(Image.fromarray(values), kind))
 
 
 def link_outside(path: Path) -> None:
@@ -150,7 +150,10 @@ def link_outside(path: Path) -> None:
 
 
 def bytes_of(data: bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(data)
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
