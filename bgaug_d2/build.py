@@ -1,0 +1,230 @@
+"""Composition root: from settings to cache, planner, painting processes, mapper and loader.
+
+Two halves, because painting processes belong to a machine and loaders to a training process:
+
+    with painting_workers(settings, inpainter, image_root) as workers:   # once per machine
+        launch(main, num_gpus, args=(cfg, workers.painting))
+
+    def main(cfg, painting):                                             # in each training process
+        augmentation = BackgroundAugmentation(settings, painting)
+        loader = augmentation.train_loader(cfg, mapper=DatasetMapper(cfg, True))
+
+With one training process both are one: ``background_augmentation(...)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data.common import DatasetFromList
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
+from detectron2.utils import comm
+from torch.utils.data import Sampler
+from tqdm import tqdm
+
+from bgaug_d2.cache import VariantCache
+from bgaug_d2.config import BgAugConfig, ConfigError, InpainterConfig
+from bgaug_d2.jobs import Recipe
+from bgaug_d2.loader import (
+    CountedLoader,
+    Grouping,
+    LookAhead,
+    VisitedDataset,
+    VisitSampler,
+    build_train_loader,
+    expand_dataset,
+    in_flight_draws,
+)
+from bgaug_d2.mapper import BackgroundAugMapper
+from bgaug_d2.painters import Painting, cache_bytes, painting_workers, worker_client
+from bgaug_d2.planner import JobPlanner
+from bgaug_d2.ratios import background_ratios
+
+DatasetDict = dict[str, Any]
+Mapper = Callable[[DatasetDict], DatasetDict]
+
+
+@contextlib.contextmanager
+def background_augmentation(
+    settings: BgAugConfig, inpainter: InpainterConfig, image_root: str, seed: int = 0
+) -> Iterator[BackgroundAugmentation]:
+    """Painting processes and augmentation together, for one training process.
+
+    Example, around any Detectron2 project's trainer:
+        with background_augmentation(BgAugConfig(mode="replace"), InpainterConfig(), root) as aug:
+            loader = aug.train_loader(cfg, mapper=MyMapper(cfg))  # what build_train_loader returns
+            ...
+
+    Args:
+        settings: As in ``painting_workers``, like the next two.
+        inpainter: The model.
+        image_root: Folder that holds all images of the data set.
+        seed: Seed of the draws.
+    """
+    with painting_workers(settings, inpainter, image_root) as workers:
+        augmentation = BackgroundAugmentation(settings, workers.painting, seed)
+        try:
+            yield augmentation
+        finally:
+            augmentation.close()
+
+
+class BackgroundAugmentation:
+    """The augmentation in one training process: wraps mappers, builds training loaders.
+
+    Args:
+        settings: Mode, recipe, cache and behaviour on a miss.
+        painting: From ``painting_workers``, of this machine.
+        seed: Seed of the draws, the same in all training processes.
+    """
+
+    def __init__(self, settings: BgAugConfig, painting: Painting, seed: int = 0) -> None:
+        self.settings = settings
+        self.painting = painting
+        self.seed = seed
+        self.recipe = Recipe(settings.recipe, painting.identity, painting.dtype)
+        self.cache = VariantCache(settings.cache.dir, cache_bytes(settings))
+        self.client = worker_client(painting.addresses, settings.worker)
+        self._loaders: list[CountedLoader] = []
+
+    def planner(self, class_names: Sequence[str]) -> JobPlanner:
+        """Plans draws; ``class_names`` are the data set's, indexed by ``category_id``."""
+        return JobPlanner(
+            self.settings, self.recipe, self.painting.image_root, self.seed, class_names
+        )
+
+    def wrap(self, mapper: Mapper, planner: JobPlanner) -> BackgroundAugMapper:
+        """``mapper``, shown a painted background on some draws."""
+        worker, on_miss = self.settings.worker, self.settings.on_miss
+        return BackgroundAugMapper(
+            mapper, planner, self.cache, self.client, on_miss, worker.deadline_s
+        )
+
+    def expand(self, dataset_dicts: Sequence[DatasetDict]) -> list[DatasetDict]:
+        """The data set of mode ``expand``; of the training processes one computes the ratios."""
+        if not comm.is_main_process():
+            comm.synchronize()
+        ratios = background_ratios(dataset_dicts, self.cache.root, _progress)
+        if comm.is_main_process():
+            comm.synchronize()
+        return expand_dataset(dataset_dicts, self.settings, ratios)
+
+    def train_loader(
+        self,
+        cfg: CfgNode,
+        mapper: Mapper | None = None,
+        dataset_dicts: list[DatasetDict] | None = None,
+        start_iter: int = 0,
+    ) -> CountedLoader:
+        """Detectron2's training loader with painted backgrounds.
+
+        Args:
+            cfg: Batch size, sampler, loader processes, seed and names of the data sets.
+            mapper: Any mapper of dataset dicts; Detectron2's ``DatasetMapper`` by default.
+            dataset_dicts: Instead of those that ``cfg.DATASETS.TRAIN`` names.
+            start_iter: First iteration, so that a resumed run draws what it would have drawn.
+
+        Returns:
+            Endless batches; it counts outcomes and is closed with this object.
+        """
+        if dataset_dicts is None:
+            dataset_dicts = train_dicts(cfg)
+        if self.settings.mode == "expand":
+            dataset_dicts = self.expand(dataset_dicts)
+        names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
+        planner = self.planner(names)
+        wrapped = self.wrap(mapper or DatasetMapper(cfg, True), planner)
+        sampler = visit_sampler(cfg, dataset_dicts, start_iter)
+        loader = _loader(cfg, dataset_dicts, wrapped, sampler)
+        counted = CountedLoader(loader, self._look_ahead(cfg, loader, sampler, planner))
+        self._loaders.append(counted)
+        return counted
+
+    def close(self) -> None:
+        """Stop looking ahead in all loaders built here."""
+        for loader in self._loaders:
+            loader.close()
+
+    def _look_ahead(
+        self, cfg: CfgNode, loader: Any, sampler: VisitSampler, planner: JobPlanner
+    ) -> LookAhead | None:
+        draws = self.settings.look_ahead
+        # With on_miss=error nothing is asked for; a test of that mode must not be helped along.
+        if not draws or self.client is None or self.settings.on_miss == "error":
+            return None
+        stored = loader
+        while not isinstance(stored, DatasetFromList):
+            stored = stored.dataset  # shared with the loader: COCO's takes 0.5 GB
+        in_flight = in_flight_draws(*_loader_options(cfg).values())
+        dataset = VisitedDataset(stored)
+        return LookAhead(sampler, dataset, planner, self.cache, self.client, draws, in_flight)
+
+
+def baseline_loader(
+    cfg: CfgNode,
+    mapper: Mapper | None = None,
+    dataset_dicts: list[DatasetDict] | None = None,
+    start_iter: int = 0,
+) -> CountedLoader:
+    """The same loader and the same stream of draws without augmentation."""
+    dataset_dicts = train_dicts(cfg) if dataset_dicts is None else dataset_dicts
+    sampler = visit_sampler(cfg, dataset_dicts, start_iter)
+    return CountedLoader(_loader(cfg, dataset_dicts, mapper or DatasetMapper(cfg, True), sampler))
+
+
+def train_dicts(cfg: CfgNode) -> list[DatasetDict]:
+    """The dataset dicts that ``cfg`` trains on, filtered as Detectron2 does."""
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    dicts: list[DatasetDict] = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+    return dicts
+
+
+def visit_sampler(
+    cfg: CfgNode, dataset_dicts: Sequence[DatasetDict], start_iter: int
+) -> VisitSampler:
+    """The sampler that ``cfg`` names, seeded with ``cfg.SEED``, from ``start_iter`` on."""
+    # A negative seed means "any" to Detectron2; all training processes must still agree on it.
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    total, name = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.SAMPLER_TRAIN
+    base: Sampler[int]
+    if name == "TrainingSampler":
+        base = TrainingSampler(len(dataset_dicts), seed=seed)
+    elif name == "RepeatFactorTrainingSampler":
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dataset_dicts, cfg.DATALOADER.REPEAT_THRESHOLD
+        )
+        base = RepeatFactorTrainingSampler(factors, seed=seed)
+    else:
+        raise ConfigError(
+            f"DATALOADER.SAMPLER_TRAIN={name!r} is not supported; choose TrainingSampler or "
+            "RepeatFactorTrainingSampler"
+        )
+    grouping = Grouping.of(dataset_dicts, total) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    return VisitSampler(base, len(dataset_dicts), start_iter * total, grouping)
+
+
+def _loader(
+    cfg: CfgNode, dataset_dicts: list[DatasetDict], mapper: Mapper, sampler: VisitSampler
+) -> Any:
+    return build_train_loader(dataset_dicts, mapper, sampler, **_loader_options(cfg))
+
+
+def _loader_options(cfg: CfgNode) -> dict[str, Any]:
+    return {
+        "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
+        "num_workers": cfg.DATALOADER.NUM_WORKERS,
+        "aspect_ratio_grouping": cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+    }
+
+
+def _progress(dataset_dicts: Sequence[Any]) -> Any:
+    return tqdm(dataset_dicts, desc="background ratios", unit="image", dynamic_ncols=True)

@@ -1,0 +1,195 @@
+"""``results.json``: what a run measured, and everything needed to know what it measured it with."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bgaug_d2
+from bgaug_d2.experiment_config import ExperimentConfig
+from bgaug_d2.keys import plain
+from bgaug_d2.painters import Painting
+
+SCHEMA = 1
+_LIBRARIES = ("torch", "torchvision", "detectron2", "diffusers", "transformers", "numpy")
+
+
+@dataclass
+class Course:
+    """How training went, over all training processes.
+
+    Attributes:
+        start_iter: First iteration; above 0 after a resume.
+        end_iter: Iterations completed.
+        wall_s: Seconds from the first to the last iteration, evaluations included.
+        train_s: Seconds within iterations.
+        wait_s: Seconds of these that the slowest process waited for data.
+        outcomes: Training samples by what they showed (``mapper.OUTCOMES``).
+        look_ahead: Draws by what the look-ahead did about them.
+    """
+
+    start_iter: int = 0
+    end_iter: int = 0
+    wall_s: float = 0.0
+    train_s: float = 0.0
+    wait_s: float = 0.0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    look_ahead: dict[str, int] = field(default_factory=dict)
+
+
+def build_results(
+    experiment: ExperimentConfig,
+    metrics: Mapping[str, Any],
+    course: Course | None,
+    painting: Painting | None,
+) -> dict[str, Any]:
+    """Everything about a run except what only the launching process knows (``add_painting_stats``).
+
+    Args:
+        experiment: As configured.
+        metrics: Of Detectron2's evaluators: ``bbox`` (and ``segm``) with ``AP``, ``AP50``,
+            ``AP75``, ``APs``, ``APm``, ``APl``, ``AP-<class>``; with several sets a level more.
+        course: How training went; None when only an evaluation was run.
+        painting: Which model painted; None for a baseline.
+    """
+    results: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": experiment.name + experiment.suffix,
+        "seed": experiment.seed,
+        "eval_only": experiment.eval_only,
+        "iterations": experiment.schedule.iterations,
+        "images_per_batch": experiment.schedule.images_per_batch,
+        "training_processes": experiment.launch.num_gpus * experiment.launch.num_machines,
+        "dataset": _dataset(experiment),
+        "detector": experiment.detector.config_file,
+        "bgaug": _augmentation(experiment),
+        "metrics": {task: split_classes(values) for task, values in metrics.items()},
+        "training": None if course is None else _training(experiment, course),
+        "outcomes": {} if course is None else course.outcomes,
+        "look_ahead": {} if course is None else course.look_ahead,
+        "inpainter": None if painting is None else _inpainter(painting),
+        "versions": versions(),
+    }
+    return results
+
+
+def split_classes(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Detectron2's flat metrics with the ``AP-<class>`` entries under ``per_class``."""
+    summary = {name: plain(each) for name, each in values.items() if not name.startswith("AP-")}
+    classes = {name[3:]: each for name, each in values.items() if name.startswith("AP-")}
+    return {**summary, "per_class": classes} if classes else summary
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, the libraries and this package; its git commit where it runs from one."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    found["bgaug_d2"] = bgaug_d2.__version__
+    found["git_commit"] = _git_commit()
+    return found
+
+
+def results_path(experiment: ExperimentConfig) -> Path:
+    """``results.json``; of an evaluation alone another name, beside those of the training."""
+    name = "results_eval_only.json" if experiment.eval_only else "results.json"
+    return Path(experiment.output_dir) / name
+
+
+def write_results(results: Mapping[str, Any], path: Path) -> None:
+    """Write the file at once or not at all; NaN, which JSON has not, becomes null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(_finite(results), indent=2, allow_nan=False) + "\n")
+    os.replace(draft, path)
+
+
+def add_painting_stats(path: Path, workers: Mapping[str, Any] | None) -> None:
+    """Add what the painting processes counted to the results that a training process wrote."""
+    write_results({**json.loads(path.read_text()), "workers": workers}, path)
+
+
+def outcome_sentence(outcomes: Mapping[str, int]) -> str:
+    """For example ``of 80 samples: 41 original, 30 hit, 9 miss``."""
+    counted = [f"{count} {name}" for name, count in outcomes.items() if count]
+    return f"of {sum(outcomes.values())} samples: {', '.join(counted) or 'none'}"
+
+
+def _dataset(experiment: ExperimentConfig) -> dict[str, Any]:
+    dataset = experiment.dataset
+    found: dict[str, Any] = {"kind": dataset.kind, "root": dataset.root}
+    if dataset.kind == "coco":
+        found |= {"percent": dataset.coco.percent, "fold": dataset.coco.fold}
+    if dataset.kind == "registered":
+        found |= {"train": dataset.train_names, "test": dataset.test_names}
+    return found
+
+
+def _augmentation(experiment: ExperimentConfig) -> dict[str, Any]:
+    settings = experiment.bgaug
+    by_mode: dict[str, dict[str, Any]] = {
+        "none": {},
+        "replace": {"p": settings.p, "variants": settings.variants},
+        "expand": {"alpha": settings.alpha, "weighting": settings.weighting},
+    }
+    common = {} if settings.mode == "none" else {"on_miss": settings.on_miss}
+    return {"mode": settings.mode, **by_mode[settings.mode], **common}
+
+
+def _training(experiment: ExperimentConfig, course: Course) -> dict[str, Any]:
+    iterations = course.end_iter - course.start_iter
+    images = iterations * experiment.schedule.images_per_batch
+    return {
+        "start_iter": course.start_iter,
+        "end_iter": course.end_iter,
+        "wall_s": round(course.wall_s, 3),
+        "train_s": round(course.train_s, 3),
+        "data_s": round(course.wait_s, 3),
+        "data_s_per_iteration": round(course.wait_s / iterations, 5) if iterations else None,
+        "images_per_s": round(images / course.train_s, 3) if course.train_s > 0 else None,
+    }
+
+
+def _inpainter(painting: Painting) -> dict[str, Any]:
+    identity = painting.identity
+    return {
+        "id": identity.id,
+        "revision": identity.revision,
+        "sha256": identity.sha256,
+        "license": identity.license,
+        "dtype": painting.dtype,
+        "random_weights": identity.id == "tiny",
+    }
+
+
+def _git_commit() -> str | None:
+    folder = Path(bgaug_d2.__file__).parent
+    if not (folder.parent / ".git").exists():
+        return None  # installed somewhere; a repository further up would be another one
+    try:
+        command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

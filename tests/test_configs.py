@@ -1,0 +1,117 @@
+"""Every file in configs/ composes, and says what the paper says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+from detectron2.data import MetadataCatalog
+
+from bgaug_d2.bridge import to_cfg
+from bgaug_d2.config import BgAugConfig, ConfigError, RecipeConfig
+from tests.runs import CONFIGS, experiment_of, options_of
+
+EXPERIMENTS = options_of("experiment")
+TWINS = [each for each in EXPERIMENTS if "_bgaug" in each]
+SETS = ("configs_train", "configs_test")
+
+
+@pytest.fixture(autouse=True)
+def data_set() -> None:
+    MetadataCatalog.get(SETS[0]).set(thing_classes=["ball", "box"])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_composes(name: str) -> None:
+    experiment = experiment_of(f"experiment={name}")
+    assert experiment.name == name
+    assert experiment.output_dir == f"output/{name}/seed0"
+    assert all(step < experiment.schedule.iterations for step in experiment.schedule.steps)
+    cfg = to_cfg(experiment, SETS[:1], SETS[1:], "cuda")
+    assert experiment.schedule.iterations == cfg.SOLVER.MAX_ITER
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_shrinks_to_seconds_on_a_cpu(name: str) -> None:
+    experiment = experiment_of(f"experiment={name}", "debug=cpu_smoke", "dataset=toy")
+    assert (experiment.launch.device, experiment.bgaug.worker.devices) == ("cpu", ["cpu"])
+    assert (experiment.inpainter.model, experiment.detector.weights) == ("tiny", "")
+    assert experiment.schedule.iterations == 2
+    assert experiment.dataset.kind == "toy"
+    assert max(experiment.dataset.max_train_images, experiment.dataset.toy.num_train) == 8
+    assert experiment.output_dir != experiment_of(f"experiment={name}").output_dir
+    cfg = to_cfg(experiment, SETS[:1], SETS[1:], "cpu")
+    assert cfg.INPUT.MAX_SIZE_TRAIN == 128
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins_differ_in_the_bgaug_group_only(name: str) -> None:
+    stem = name.partition("_bgaug")[0]
+    augmented = asdict(experiment_of(f"experiment={name}"))
+    baseline = asdict(experiment_of(f"experiment={stem}_baseline"))
+    groups = (augmented.pop("bgaug"), baseline.pop("bgaug"))
+    assert groups[0]["mode"] == ("expand" if name.endswith("_expand") else "replace")
+    assert groups[1]["mode"] == "none"
+    assert groups[0]["recipe"] == groups[1]["recipe"]
+    for each in (augmented, baseline):
+        del each["name"], each["output_dir"]
+    assert augmented == baseline
+
+
+@pytest.mark.parametrize("group", ["dataset", "detector", "schedule", "inpainter", "bgaug"])
+def test_every_option_composes(group: str) -> None:
+    for option in options_of(group):
+        values = ["inpainter.model=somewhere"] if option == "local" else []
+        experiment_of(f"{group}={option}", *values)
+
+
+def test_a_local_model_has_to_be_named() -> None:
+    with pytest.raises(ConfigError, match=r"inpainter\.model is empty"):
+        experiment_of("inpainter=local")
+
+
+@pytest.mark.parametrize("ablation", [each for each in options_of("ablation") if each != "none"])
+def test_an_ablation_changes_one_value_of_the_recipe(ablation: str) -> None:
+    plain, changed = (
+        experiment_of("experiment=coco10_faster_rcnn_bgaug_expand", f"ablation={each}")
+        for each in ("none", ablation)
+    )
+    before, after = asdict(plain.bgaug.recipe), asdict(changed.bgaug.recipe)
+    different = [key for key in before if before[key] != after[key]]
+    assert len(different) == (0 if ablation == "D50" else 1)
+    assert (changed.name, changed.suffix) == (plain.name, f"-{ablation}")
+    assert changed.output_dir != plain.output_dir
+
+
+def test_papers_settings() -> None:
+    experiment = experiment_of("experiment=coco10_faster_rcnn_bgaug_expand")
+    assert experiment.bgaug.recipe == RecipeConfig()  # the paper's values are the defaults
+    recipe = experiment.bgaug.recipe
+    assert (recipe.prompt_text, recipe.erosion_kernel) == ("Generate a clean background", 7)
+    assert (recipe.num_inference_steps, recipe.D, recipe.resolution) == (25, 0.5, 512)
+    assert (experiment.bgaug.mode, experiment.bgaug.alpha) == ("expand", 1)
+    assert (experiment.dataset.coco.percent, experiment.dataset.coco.fold) == (10, 1)
+    schedule = experiment.schedule
+    assert (schedule.images_per_batch, schedule.base_lr, schedule.weight_decay) == (40, 0.01, 1e-4)
+    # 10 % of 118,287 images, of which about 0.86 % have no object and are not trained on.
+    epochs = schedule.iterations * 40 / 11828
+    assert epochs == pytest.approx(12, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "images", "epochs"),
+    [("coco_12_epochs", 117_266, 12), ("voc_12_epochs", 16_551, 12), ("coco_swin_3x", 117_266, 36)],
+)
+def test_epochs(schedule: str, images: int, epochs: int) -> None:
+    found = experiment_of(f"schedule={schedule}").schedule
+    assert found.iterations * found.images_per_batch / images == pytest.approx(epochs, abs=0.01)
+
+
+def test_the_baseline_changes_nothing() -> None:
+    assert experiment_of("bgaug=baseline", "inpainter=sd21_base").bgaug == BgAugConfig()
+
+
+def test_no_file_names_a_machine() -> None:
+    for file in CONFIGS.rglob("*.yaml"):
+        assert "/work" not in file.read_text()
+        assert "/home" not in file.read_text()

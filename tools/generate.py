@@ -1,0 +1,59 @@
+"""Paints backgrounds before training, with the arguments of tools/train_net.py; `--help` says how.
+
+`dry_run=true` looks up what is missing, paints a small sample and says what time and room the rest
+takes. Interrupted in any way, it goes on where it was when it is started again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from bgaug_d2.bridge import hydra_app, save_configs, to_experiment
+from bgaug_d2.cache import CacheError
+from bgaug_d2.config import ConfigError
+from bgaug_d2.data.errors import DatasetError
+from bgaug_d2.data.register import check_dataset
+from bgaug_d2.inpaint.identity import ModelError, identify
+from bgaug_d2.supervisor import WorkerStartError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+USER_ERRORS = (ConfigError, DatasetError, ModelError, WorkerStartError, CacheError)
+
+
+class IncompleteError(RuntimeError):
+    """Some pictures could not be painted."""
+
+
+def job(cfg: DictConfig) -> None:
+    experiment = to_experiment(cfg)
+    check_dataset(experiment.dataset)
+    model = identify(experiment.inpainter)
+    save_configs(cfg, experiment)
+    from bgaug_d2.generate import (
+        generate,
+    )  # late: a mistake above is told before seconds of imports
+    from bgaug_d2.trainer import log_to
+
+    log_to(experiment.output_dir)
+    report = generate(experiment, model)
+    faults = report.counts["error"] + report.counts["unavailable"]
+    if faults:
+        raise IncompleteError(
+            f"{faults} pictures could not be painted; the reasons are above and in "
+            f"{experiment.output_dir}/generate_report.json"
+        )
+
+
+def main() -> None:
+    try:
+        failures = hydra_app(job, CONFIGS, sys.argv[1:], (*USER_ERRORS, IncompleteError))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit("\n".join(failures) or 0)
+
+
+if __name__ == "__main__":
+    main()
