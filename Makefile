@@ -16,7 +16,7 @@ demo: $(STAMP)  ## the whole way on a built-in toy data set and a tiny model, on
 
 test: lint  ## lint, then all tests that need neither a GPU nor patience
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu' \
-		--cov --cov-report=term $(ARGS)
+		--cov --cov-report=term $(if $(ARGS),,--cov-fail-under=90) $(ARGS)
 
 test-slow: $(STAMP)  ## the long tests
 	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'slow and not gpu' $(ARGS)
