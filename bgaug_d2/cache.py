@@ -17,6 +17,7 @@ from typing import Any
 
 from bgaug_d2 import cache_upkeep as upkeep
 from bgaug_d2.cache_files import (
+    MARKER,
     SCHEMA,
     CacheEntry,
     CacheError,
@@ -33,7 +34,7 @@ from bgaug_d2.cache_files import (
     write_atomically,
 )
 
-__all__ = ["CacheEntry", "CacheError", "Rejection", "VariantCache"]
+__all__ = ["CacheEntry", "CacheError", "Rejection", "VariantCache", "open_existing"]
 
 logger = logging.getLogger(__name__)
 
@@ -239,3 +240,14 @@ class VariantCache:
     def _log_fault(self, message: str, *values: object) -> None:
         faults = self.counts["corrupt"] + self.counts["unreadable"]
         logger.log(logging.WARNING if faults <= _LOUD_FAULTS else logging.DEBUG, message, *values)
+
+
+def open_existing(root: str) -> VariantCache:
+    """The cache in ``root``; unlike ``VariantCache`` it makes none where there is none.
+
+    Raises:
+        CacheError: ``root`` is no cache.
+    """
+    if not os.path.isfile(os.path.join(root, MARKER)):
+        raise CacheError(f"{root} is no cache of bgaug_d2 (it has no {MARKER})")
+    return VariantCache(root)

@@ -27,6 +27,7 @@ from bgaug_d2.jobs import canonical_json, digest_file
 SCHEMA = 1
 MARKER = "bgaug_cache.json"
 QUARANTINE = "quarantine"
+BACKGROUND_RATIOS = "background_ratios"  # kept here by `ratios`
 TEMP_PREFIX = ".tmp-"
 
 # A real sidecar has a few thousand bytes; a damaged one must not fill the memory of a reader.
@@ -148,9 +149,8 @@ def _check_marker(path: str) -> None:
 
 def _is_ours(name: str) -> bool:
     # A fresh volume has lost+found; hidden files belong to the system or are our own temporaries.
-    return (
-        name.startswith(".") or name in (QUARANTINE, "lost+found") or bool(_SHARD.fullmatch(name))
-    )
+    known = (QUARANTINE, BACKGROUND_RATIOS, "lost+found")
+    return name.startswith(".") or name in known or bool(_SHARD.fullmatch(name))
 
 
 def seal(content: Mapping[str, Any]) -> bytes:

@@ -214,7 +214,7 @@ def _evict(root: str, max_bytes: int, aged: list[tuple[float, int, str]], report
 def _start_grace(folder: str, key: str) -> None:
     """Make the pictures young before the sidecar goes, so that no other sweep takes them now."""
     for name in _listing(folder):
-        if name.startswith(f"{key}."):
+        if name.startswith(f"{key}.") and name.endswith(".png"):
             with contextlib.suppress(OSError):  # another process was faster
                 os.utime(os.path.join(folder, name))
 

@@ -42,12 +42,15 @@ from bgaug_d2.painters import (
 )
 from bgaug_d2.painting import SKIP_REASONS
 from bgaug_d2.planner import JobPlanner
+from bgaug_d2.prompts import PromptError
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Faults of one image, which end nothing but its own task.
+_TASK_FAULTS = (ImageError, AnnotationError, PromptError, OSError)
 _SCAN_THREADS = 8
 # Requests under way per process, in batches: one is painted, one is ready, two are in preparation.
 _BATCHES_IN_FLIGHT = 4
@@ -120,7 +123,7 @@ class _Painter:
         image = str(dataset_dict["file_name"])
         try:
             record = self.cache.get(self.planner.key(dataset_dict, variant))
-        except (ImageError, AnnotationError, OSError) as error:
+        except _TASK_FAULTS as error:
             return Outcome("error", str(error), image)
         if record is None:
             return Outcome("missing", task=task)
@@ -136,7 +139,7 @@ class _Painter:
             raise ValueError("this painter has no client; it can only look up")
         try:
             job = self.planner.job(dataset_dict, variant)
-        except (ImageError, AnnotationError, OSError) as error:
+        except _TASK_FAULTS as error:
             return Outcome("error", str(error), image)
         reply = self.client.request(job, _DEADLINE_S)
         if reply.status == "done":

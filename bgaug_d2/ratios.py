@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bgaug_d2.cache_files import claim_folder, write_atomically
+from bgaug_d2.cache_files import BACKGROUND_RATIOS, claim_folder, write_atomically
 from bgaug_d2.config import BgAugConfig, RecipeConfig
 from bgaug_d2.jobs import canonical_json, objects_digest, objects_from_annotations
 from bgaug_d2.masks import background_ratio, object_masks
@@ -19,7 +19,6 @@ from bgaug_d2.policy import nonuniform_counts, uniform_counts
 logger = logging.getLogger(__name__)
 
 SCHEMA = 1
-FOLDER = "background_ratios"
 
 DatasetDict = Mapping[str, Any]
 # Called with the dataset dicts, returns them for iteration: ``tqdm`` for a bar, ``iter`` for none.
@@ -47,7 +46,7 @@ def background_ratios(
         return [_ratio(each) for each in progress(dataset_dicts)]
     claim_folder(cache_dir)
     digest = _digest(dataset_dicts)
-    path = os.path.join(cache_dir, FOLDER, f"{digest}.json")
+    path = os.path.join(cache_dir, BACKGROUND_RATIOS, f"{digest}.json")
     ratios = _load(path, digest, len(dataset_dicts))
     if ratios is None:
         ratios = [_ratio(each) for each in progress(dataset_dicts)]

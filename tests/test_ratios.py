@@ -108,7 +108,7 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
 
 
 def kept_file(folder: Path) -> Path:
-    (path,) = (folder / ratios_module.FOLDER).iterdir()
+    (path,) = (folder / ratios_module.BACKGROUND_RATIOS).iterdir()
     return path
 
 

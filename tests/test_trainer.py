@@ -118,7 +118,13 @@ def test_an_augmented_run(folder: Path, baseline: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("fake_engine")
-@pytest.mark.parametrize("fault", ["exit", "hang", "raise boom", "flat", "shape"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("exit", "flat"),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("hang", "raise boom", "shape")),
+    ],
+)
 def test_no_fault_of_a_worker_ends_training(folder: Path, fault: str) -> None:
     name = fault.partition(" ")[0]
     arguments = smoke(folder, "toy_bgaug", f"output_dir={folder}/{name}", "bgaug.p=1")

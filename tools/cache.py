@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bgaug_d2.cache import CacheError, VariantCache
-from bgaug_d2.cache_files import MARKER, QUARANTINE
+from bgaug_d2.cache import CacheError, open_existing
+from bgaug_d2.cache_files import QUARANTINE
 from bgaug_d2.cache_upkeep import GRACE_S, TEMP_AGE_S
 from bgaug_d2.export import IMAGES, INSTANCES, ExportError, export_coco
 from bgaug_d2.images import ImageError
@@ -129,14 +129,8 @@ def _assignment(text: str) -> tuple[str, str]:
     return field, value
 
 
-def open_cache(path: Path) -> VariantCache:
-    if not (path / MARKER).is_file():
-        raise CacheError(f"{path} is no cache of bgaug_d2 (it has no {MARKER})")
-    return VariantCache(str(path))
-
-
 def stats(arguments: argparse.Namespace) -> int:
-    found = open_cache(arguments.cache).stats()
+    found = open_existing(arguments.cache).stats()
     print(f"pictures     {found['pictures']}")
     print(f"rejections   {sum(found['rejections'].values())}")
     for reason, number in found["rejections"].items():
@@ -149,7 +143,7 @@ def stats(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    report = open_cache(arguments.cache).verify(functools.partial(tqdm, unit=" entries"))
+    report = open_existing(arguments.cache).verify(functools.partial(tqdm, unit=" entries"))
     for key, fault in {**report.corrupt, **report.unreadable}.items():
         print(f"{key}: {fault}")
     print(
@@ -160,7 +154,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def gc(arguments: argparse.Namespace) -> int:
-    cache = open_cache(arguments.cache)
+    cache = open_existing(arguments.cache)
     report = cache.gc(int(arguments.max_gb * 1e9), arguments.temp_age, arguments.grace)
     print(f"removed {report.temporaries} unfinished files and {report.orphans} orphaned pictures")
     print(f"freed {_size(report.freed_bytes)}")
@@ -180,7 +174,7 @@ def gc(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     report = export_coco(
-        open_cache(arguments.cache),
+        open_existing(arguments.cache),
         arguments.instances,
         arguments.images,
         arguments.out,

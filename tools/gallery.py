@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bgaug_d2.cache import CacheError, VariantCache
+from bgaug_d2.cache import CacheError, open_existing
 from bgaug_d2.report.gallery import collect, write_contact_sheet, write_page
 
 
@@ -23,12 +23,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    if not Path(arguments.cache).is_dir():
-        sys.exit(f"there is no cache at {arguments.cache}; fill one with tools/generate.py first")
     if arguments.images < 1 or arguments.variants < 1:
         sys.exit("--images and --variants must be at least 1")
     try:
-        cache = VariantCache(arguments.cache)
+        cache = open_existing(arguments.cache)
         gallery = collect(cache, arguments.image_root, arguments.images, arguments.variants)
     except CacheError as error:
         sys.exit(str(error))

@@ -17,10 +17,18 @@ from bgaug_d2.config import ConfigError
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.register import check_dataset
 from bgaug_d2.inpaint.identity import ModelError, identify
+from bgaug_d2.jobs import AnnotationError
 from bgaug_d2.supervisor import WorkerStartError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-USER_ERRORS = (ConfigError, DatasetError, ModelError, WorkerStartError, CacheError)
+USER_ERRORS = (
+    ConfigError,
+    DatasetError,
+    AnnotationError,
+    ModelError,
+    WorkerStartError,
+    CacheError,
+)
 
 
 class IncompleteError(RuntimeError):
@@ -32,9 +40,8 @@ def job(cfg: DictConfig) -> None:
     check_dataset(experiment.dataset)
     model = identify(experiment.inpainter)
     save_configs(cfg, experiment)
-    from bgaug_d2.generate import (
-        generate,
-    )  # late: a mistake above is told before seconds of imports
+    # Late: a mistake above is told before seconds of imports.
+    from bgaug_d2.generate import generate
     from bgaug_d2.trainer import log_to
 
     log_to(experiment.output_dir)

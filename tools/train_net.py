@@ -13,11 +13,20 @@ from bgaug_d2.config import ConfigError
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.register import check_dataset
 from bgaug_d2.inpaint.identity import ModelError, identify
+from bgaug_d2.jobs import AnnotationError
 from bgaug_d2.mapper import MissError
 from bgaug_d2.supervisor import WorkerStartError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-USER_ERRORS = (ConfigError, DatasetError, ModelError, WorkerStartError, CacheError, MissError)
+USER_ERRORS = (
+    ConfigError,
+    DatasetError,
+    AnnotationError,
+    ModelError,
+    WorkerStartError,
+    CacheError,
+    MissError,
+)
 
 
 def job(cfg: DictConfig) -> None:

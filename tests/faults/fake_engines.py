@@ -36,7 +36,7 @@ class FakeEngine:
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.batch_size = int(options.get("batch_size", 1))
+        self.batch_size = int(options.get("batch_size") or 1)
         self.delay_s = float(options.get("delay_s", 0.0))
         self.record = options.get("record")
         self.probe_order = str(options.get("probe", ""))

@@ -251,16 +251,21 @@ def test_eviction_breaks_no_reader(tmp_path: Path) -> None:
     assert len(opened) > 50
 
 
-def test_two_sweeps_do_not_evict_twice(tmp_path: Path) -> None:
+def test_two_sweeps_do_not_evict_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = VariantCache(str(tmp_path / "cache"))
     for number in range(40):
         cache.put(_key(number), b"x" * 1000, {})
     limit = cache.stats()["bytes"] // 2
+    remove = cache_upkeep.remove
 
-    def sweep() -> None:
+    def after_another_process(path: str) -> bool:
+        monkeypatch.setattr(cache_upkeep, "remove", remove)
         cache_upkeep.gc(cache.root, limit)
+        return remove(path)
 
-    _run_together(sweep, sweep, sweep)
+    monkeypatch.setattr(cache_upkeep, "remove", after_another_process)
+    report = cache_upkeep.gc(cache.root, limit)
+    assert (report.evicted, report.entries) == (0, 20)
     assert cache.stats()["pictures"] == 20
 
 
