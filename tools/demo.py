@@ -1,88 +1,127 @@
-"""The whole way in some minutes on a CPU, without data, GPU or network.
+"""The whole way in minutes on a laptop: a toy world, painted backgrounds, two detectors, a table.
 
-A toy world is drawn; a tiny inpainter paints new backgrounds; a small Mask R-CNN is trained without
-and with them, at equal iterations; then come a table and a gallery. The inpainter has RANDOM WEIGHTS:
-its backgrounds are noise, and no gain is to be expected. What you see is that everything works.
+The built-in inpainter has RANDOM WEIGHTS, so its backgrounds are noise: the demo shows that every
+part works, not that augmentation helps.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
+import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
 TOOLS = Path(__file__).resolve().parent
-# Lines of the programs' logs that say how far they are; log.txt has them all.
-SHOWN = (" eta: ", "bgaug_d2.", "rror", "copypaste: AP", "written to", "contact_sheet")
-
-
-class StepError(RuntimeError):
-    """A program of the demo failed."""
+ARMS = {"baseline": "toy_baseline", "augmented": "toy_bgaug"}
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="[%(default)s]")
-    parser.add_argument("--iterations", type=int, default=60, help="per training [%(default)s]")
-    parser.add_argument("--images", type=int, default=48, help="to train on [%(default)s]")
-    return parser.parse_args(argv)
-
-
-def run(title: str, tool: str, *arguments: str) -> None:
-    """Run ``tools/<tool>.py`` and show its progress."""
-    print(f"\n=== {title}\n$ python tools/{tool}.py {' '.join(arguments)}", flush=True)
-    command = [sys.executable, "-u", str(TOOLS / f"{tool}.py"), *arguments]
-    table = tool == "make_tables"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        for line in process.stdout or ():
-            if table or any(mark in line for mark in SHOWN):
-                print(f"  {line.rstrip()}", flush=True)
-    if process.returncode:
-        raise StepError(f"tools/{tool}.py failed with code {process.returncode}; see above")
-
-
-def demo(out: Path, iterations: int, images: int) -> None:
-    cache, toy, runs = out / "cache", out / "toy", out / "runs"
-    common = [
-        *(f"dataset.root={toy}", f"dataset.toy.num_train={images}", "dataset.toy.num_test=24"),
-        *(f"bgaug.cache.dir={cache}", "bgaug.variants=2", "launch.device=cpu"),
-        *("schedule.images_per_batch=4", f"schedule.iterations={iterations}", "schedule.steps=[]"),
-        f"schedule.warmup_iters={min(20, iterations // 2)}",
-    ]
-    print(__doc__)
-    generate = ["experiment=toy_bgaug", f"output_dir={out}/generate", *common]
-    run("Painting backgrounds (random weights: noise)", "generate", *generate)
-    for name in ("toy_baseline", "toy_bgaug"):
-        arguments = [f"experiment={name}", f"output_dir={runs}/{name}/seed0", *common]
-        run(f"Training {name}, {iterations} iterations", "train_net", *arguments)
-    run("Table", "make_tables", str(runs), "--out", str(out))
-    gallery = ["--cache", str(cache), "--image-root", str(toy), "--out", str(out / "gallery")]
-    run("Gallery", "gallery", *gallery)
+    parser.add_argument("--iterations", type=int, default=150, help="of both runs [%(default)s]")
+    parser.add_argument("--images", type=int, default=64, help="training images [%(default)s]")
+    arguments = parser.parse_args(argv)
+    if arguments.iterations < 1 or arguments.images < 8:
+        parser.error("--iterations must be at least 1 and --images at least 8")
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    began = time.monotonic()
-    try:
-        demo(arguments.out, arguments.iterations, arguments.images)
-    except StepError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
     out = arguments.out
-    print(
-        f"\nDone in {(time.monotonic() - began) / 60:.1f} min.\n"
-        f"  table:    {out}/table.md\n"
-        f"  gallery:  {out}/gallery/index.html, {out}/gallery/contact_sheet.png\n"
-        f"  runs:     {out}/runs/*/seed0/results.json (and TensorBoard's events)\n"
-        "The two rows must not be compared for quality: the inpainter has RANDOM WEIGHTS, its "
-        "backgrounds are noise, one seed and so few iterations show nothing."
+    common = [
+        f"dataset.root={out / 'toy'}",
+        f"dataset.toy.num_train={arguments.images}",
+        f"bgaug.cache.dir={out / 'cache'}",
+        "bgaug.variants=2",
+        "bgaug.on_miss=error",  # all pictures are painted beforehand
+        f"schedule.iterations={arguments.iterations}",
+        "schedule.steps=[]",
+        f"schedule.checkpoint_period={arguments.iterations}",
+    ]
+    announce(
+        "1/4  A toy world, and new backgrounds for it by a worker process (random weights: noise)"
     )
+    run("generate.py", "experiment=toy_bgaug", f"output_dir={out / 'generate'}", *common)
+    announce("2/4  Mask R-CNN without and with the painted backgrounds, at equal iterations")
+    train(out / "runs", common, arguments.iterations)
+    announce("3/4  The table (one seed and a short training: no conclusion can be drawn)")
+    run("make_tables.py", str(out / "runs"))
+    announce("4/4  The gallery")
+    gallery = ["--cache", str(out / "cache"), "--image-root", str(out / "toy")]
+    run(
+        "gallery.py",
+        *gallery,
+        "--out",
+        str(out / "gallery"),
+        "--title",
+        "Toy world, random weights",
+    )
+    print(f"\nOpen {(out / 'gallery' / 'index.html').resolve()} in a browser.")
+
+
+def announce(text: str) -> None:
+    print(f"\n{text}", flush=True)
+
+
+def run(tool: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, str(TOOLS / tool), *arguments], check=False)
+    if done.returncode:
+        sys.exit(f"{tool} failed, see above")
+
+
+def train(folder: Path, common: list[str], iterations: int) -> None:
+    """Train all arms side by side, each with its share of the cores, and show how far they are."""
+    shutil.rmtree(folder, ignore_errors=True)
+    threads = max(1, (os.cpu_count() or 1) // len(ARMS))
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    bars = {}
+    try:
+        for place, (arm, experiment) in enumerate(ARMS.items()):
+            own = folder / experiment
+            own.mkdir(parents=True)
+            command = [sys.executable, str(TOOLS / "train_net.py"), f"experiment={experiment}"]
+            with open(own / "output.txt", "wb") as output:
+                processes[arm] = subprocess.Popen(
+                    [*command, f"output_dir={own}", *common],
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                )
+            bars[arm] = tqdm(total=iterations, desc=f"{arm:>9}", unit="it", position=place)
+        while any(process.poll() is None for process in processes.values()):
+            for arm, experiment in ARMS.items():
+                bars[arm].n = min(iterations_done(folder / experiment), iterations)
+                bars[arm].refresh()
+            time.sleep(2.0)
+    finally:
+        for process in processes.values():
+            process.terminate()  # does nothing to one that has ended
+        for bar in bars.values():
+            bar.close()
+    for arm, process in processes.items():
+        if process.wait():
+            log = folder / ARMS[arm] / "output.txt"
+            sys.exit(f"the {arm} run failed: {log.read_text().strip().splitlines()[-1]} ({log})")
+
+
+def iterations_done(folder: Path) -> int:
+    """Iterations that a run has logged so far, every 20th."""
+    with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
+        last = (folder / "metrics.json").read_text().splitlines()[-1]
+        return int(json.loads(last)["iteration"]) + 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
