@@ -145,7 +145,7 @@ class InpainterConfig:
     model: str = "tiny"
     revision: str = "main"
     dtype: str = "auto"
-    license: str = "Apache-2.0"
+    license: str = "unknown"
 
     def __post_init__(self) -> None:
         check_choice("inpainter.dtype", self.dtype, DTYPES)

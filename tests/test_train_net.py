@@ -80,3 +80,20 @@ def test_a_sweep_tells_every_mistake(tmp_path: Path) -> None:
     assert [line.split(" ")[0] for line in done.stderr.splitlines()] == [
         *("schedule.base_lr=-1.0", "schedule.base_lr=-2.0")
     ]
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path: Path) -> None:
+    done = tool("demo", "--iterations", "2", "--images", "8", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "random weights" in done.stdout
+    assert "| toy_bgaug | 1 | 2 |" in done.stdout
+    demo = tmp_path / "output" / "demo"
+    outcomes = {
+        name: json.loads((demo / "runs" / name / "results.json").read_text())["outcomes"]
+        for name in ("toy_baseline", "toy_bgaug")
+    }
+    assert outcomes["toy_baseline"]["original"] == 16
+    assert outcomes["toy_bgaug"]["hit"] > 0
+    assert outcomes["toy_bgaug"]["hit"] + outcomes["toy_bgaug"]["original"] == 16
+    assert (demo / "gallery" / "contact_sheet.png").is_file()
