@@ -55,6 +55,8 @@ _SCAN_THREADS = 8
 # Requests under way per process, in batches: one is painted, one is ready, two are in preparation.
 _BATCHES_IN_FLIGHT = 4
 _GPU_BATCH, _CPU_BATCH = 16, 4
+# Each is a thread with a connection to every process, and a process takes 512.
+_MAX_IN_FLIGHT = 400
 # A process that hangs is killed and started anew long before; one that is given up answers at once.
 _DEADLINE_S = 3600.0
 
@@ -217,4 +219,5 @@ def _bar(outcomes: Iterable[Outcome], total: int, text: str) -> Iterator[Outcome
 def _in_flight(worker: WorkerConfig) -> int:
     devices = worker_devices(worker)
     batch = worker.batch_size or (_CPU_BATCH if devices[0] == "cpu" else _GPU_BATCH)
-    return len(devices) * min(_BATCHES_IN_FLIGHT * batch, worker.queue_size)
+    wanted = len(devices) * min(_BATCHES_IN_FLIGHT * batch, worker.queue_size)
+    return min(wanted, _MAX_IN_FLIGHT)

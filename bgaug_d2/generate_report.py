@@ -81,7 +81,7 @@ class Report:
     def lines(self) -> list[str]:
         """The report for people."""
         rate = f" ({self.images_per_s:.2f} images/s)" if self.counts["painted"] else ""
-        kinds = ("painted", "cached", "skipped", "rejected", "error", "missing")
+        kinds = ("painted", "cached", "skipped", "rejected", "error", "unavailable", "missing")
         counted = ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds if self.counts[kind])
         lines = [f"{self.total} pictures: {counted or 'none'}{rate}"]
         for kind, reasons in self.reasons.items():

@@ -72,6 +72,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
         ConfigError, DatasetError, ModelError, WorkerStartError: A mistake of the user's.
     """
     device = resolve_device(experiment.launch)
+    _check_batch(experiment)
     log_to(experiment.output_dir)
     handle = register_dataset(experiment.dataset)
     cfg = to_cfg(experiment, handle.train, handle.test, device)
@@ -271,6 +272,16 @@ class CourseHook(HookBase):
             look_ahead.update(counts)
         self.course.outcomes, self.course.look_ahead = dict(outcomes), dict(look_ahead)
         self.course.wait_s = max(wait_s for _, _, wait_s in found)
+
+
+def _check_batch(experiment: ExperimentConfig) -> None:
+    images, launch = experiment.schedule.images_per_batch, experiment.launch
+    processes = launch.num_gpus * launch.num_machines
+    if images % processes:
+        raise ConfigError(
+            f"schedule.images_per_batch={images} cannot be shared out among {processes} training "
+            "processes; make it a multiple"
+        )
 
 
 def _fetch_weights(experiment: ExperimentConfig) -> None:

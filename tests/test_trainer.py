@@ -178,6 +178,7 @@ def test_evaluating_a_checkpoint_gives_what_training_gave(
         ("detector.weights=/nowhere/model.pth", "no such file"),
         ("launch.device=cuda", "this machine has"),
         ("launch.num_machines=2", "needs GPUs"),
+        ("launch.num_gpus=3", "images_per_batch=2 cannot be shared out among 3"),
     ],
 )
 def test_a_mistake_is_told_before_training(tmp_path: Path, override: str, sentence: str) -> None:

@@ -106,9 +106,8 @@ class Schedule:
     def start(self, original: torch.Tensor | None, noise: torch.Tensor) -> torch.Tensor:
         """The latents at level 0, (B, C, h, w): the noised original; pure noise if T_hat is T.
 
-        Starting at T, nothing of the original is mixed in, neither where latents are kept: so do
-            the
-        paper and diffusers' pipeline. From level 1 on kept latents follow ``noised``.
+        Starting at T, nothing of the original is mixed in, not even where latents are kept: so do
+        the paper and diffusers' pipeline. From level 1 on kept latents follow ``noised``.
 
         Args:
             original: Encoded originals, (B, C, h, w); may be None where ``pure_noise``.
