@@ -1,8 +1,9 @@
-"""Shared by all tests: where the real data is, and how Hypothesis runs."""
+"""Shared by all tests: where the real data is, how Hypothesis runs, what Ctrl-C does."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import settings
 # No deadline: a busy machine must not fail a test.
 settings.register_profile("bgaug", deadline=None, print_blob=True)
 settings.load_profile("bgaug")
+
+# Shells start background jobs with SIGINT ignored, and all that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
