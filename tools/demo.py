@@ -25,7 +25,7 @@ ARMS = {"baseline": "toy_baseline", "augmented": "toy_bgaug"}
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("output/demo"), help="[%(default)s]")
-    parser.add_argument("--iterations", type=int, default=150, help="of both runs [%(default)s]")
+    parser.add_argument("--iterations", type=int, default=100, help="of both runs [%(default)s]")
     parser.add_argument("--images", type=int, default=64, help="training images [%(default)s]")
     arguments = parser.parse_args(argv)
     if arguments.iterations < 1 or arguments.images < 8:
