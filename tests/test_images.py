@@ -75,7 +75,6 @@ READABLE: dict[str, bytes] = {
     "PNG, EXIF": encoded(picture(), "PNG", exif=exif(6)),
     "PNG, colour of 16 bits": colour_of_16_bits(),
     "TIFF, CMYK": encoded(picture().convert("CMYK"), "TIFF"),
-    "TIFF, YCbCr": encoded(picture().convert("YCbCr"), "TIFF"),
     "TIFF, EXIF": encoded(picture(), "TIFF", exif=exif(8)),
     "GIF, animated": animation(),
     "BMP": encoded(picture(), "BMP"),
