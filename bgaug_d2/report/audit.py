@@ -1,0 +1,235 @@
+"""Two faults of painted pictures, counted with a detector that was trained on the same classes.
+
+Hallucination: the model painted a further object, which has no label, into the background. Growth:
+a labelled object goes on beyond its mask. A detector errs by itself too, so each measure is taken
+on the original as well, with the same labels; what counts is the paired difference, painted minus
+original.
+
+Growth counts only objects that the detector finds in both pictures, by an IoU of ``min_iou`` or
+more. With 0.5 an object that more than doubled is lost instead of counted, so growth reads low;
+how many were found in each picture is reported beside it.
+
+Shapes: N detections, K labelled instances, H, W the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+BoolMask = npt.NDArray[np.bool_]
+
+
+class AuditError(ValueError):
+    """An audit cannot be made; the message names what is wrong and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What a detector found in one picture.
+
+    Attributes:
+        masks: bool (N, H, W).
+        classes: Integer (N,), the detector's own numbers from 0.
+        scores: Float (N,), 0..1.
+
+    Raises:
+        ValueError: Another dtype or shape, or a score out of range.
+    """
+
+    masks: BoolMask
+    classes: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.masks.ndim != 3 or self.masks.dtype != np.bool_:
+            raise ValueError(f"masks are {self.masks.dtype} {self.masks.shape}, not bool (N, H, W)")
+        number = len(self.masks)
+        if self.classes.shape != (number,) or self.classes.dtype.kind not in "iu":
+            raise ValueError(
+                f"classes are {self.classes.dtype} {self.classes.shape}, not integer ({number},)"
+            )
+        if self.scores.shape != (number,) or self.scores.dtype.kind != "f":
+            raise ValueError(
+                f"scores are {self.scores.dtype} {self.scores.shape}, not float ({number},)"
+            )
+        if not ((self.scores >= 0) & (self.scores <= 1)).all():
+            raise ValueError("a score is not in 0..1")
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The labelled objects of one picture.
+
+    Attributes:
+        instances: bool (K, H, W), the objects that growth is measured of; no crowd regions.
+        object_mask: bool (H, W), the union of all objects, crowd regions included.
+
+    Raises:
+        ValueError: Another dtype or shape, or an instance reaches beyond ``object_mask``.
+    """
+
+    instances: BoolMask
+    object_mask: BoolMask
+
+    def __post_init__(self) -> None:
+        if self.object_mask.ndim != 2 or self.object_mask.dtype != np.bool_:
+            raise ValueError(
+                f"object_mask is {self.object_mask.dtype} {self.object_mask.shape}, not bool (H, W)"
+            )
+        _check_masks("instances", self.instances, self.object_mask)
+        if self.instances[:, ~self.object_mask].any():
+            raise ValueError("an instance reaches beyond object_mask, which must be their union")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What counts as a detection, an extra object and a match.
+
+    Attributes:
+        min_score: Detections below are left out, 0..1.
+        max_overlap: Largest share of an extra object's mask, 0..1, on labelled objects.
+        dilation: Pixels that labelled objects are widened by, for the overlap alone; 0 or more.
+        min_pixels: Smallest extra object.
+        min_iou: Smallest IoU, in (0, 1], of a detection and the instance it is taken for.
+
+    Raises:
+        ValueError: A value out of range.
+    """
+
+    min_score: float = 0.5
+    max_overlap: float = 0.2
+    dilation: int = 2
+    min_pixels: int = 20
+    min_iou: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("min_score", "max_overlap", "min_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be in 0..1")
+        if self.min_iou == 0:
+            raise ValueError("min_iou=0 would match masks that do not meet; give more")
+        if self.dilation < 0 or self.min_pixels < 0:
+            raise ValueError(
+                f"dilation={self.dilation!r} and min_pixels={self.min_pixels!r} must be 0 or more"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One picture: ``extra`` objects, and per instance what ``growth`` returns."""
+
+    extra: int
+    matched: BoolMask
+    outside: npt.NDArray[np.float64]
+
+
+def hallucinated(
+    detections: Detections,
+    object_mask: BoolMask,
+    min_score: float = 0.5,
+    max_overlap: float = 0.2,
+    dilation: int = 2,
+    min_pixels: int = 20,
+) -> int:
+    """Number of detections that lie beside the labelled objects; arguments as in ``Thresholds``.
+
+    Raises:
+        ValueError: The masks have different sizes.
+    """
+    _check_masks("detections", detections.masks, object_mask)
+    window = np.ones((2 * dilation + 1, 2 * dilation + 1), dtype=np.uint8)
+    near = cv2.dilate(object_mask.astype(np.uint8), window).astype(bool)
+    masks = detections.masks[detections.scores >= min_score]
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    inside = np.count_nonzero(masks & near, axis=(1, 2))
+    extra = (areas >= max(min_pixels, 1)) & (inside <= max_overlap * areas)
+    return int(np.count_nonzero(extra))
+
+
+def growth(
+    detections: Detections,
+    instance_masks: BoolMask,
+    object_mask: BoolMask,
+    min_score: float = 0.5,
+    min_iou: float = 0.5,
+) -> tuple[BoolMask, npt.NDArray[np.float64]]:
+    """How far each labelled instance was detected outside the labelled objects.
+
+    Instances get detections of any class, the pair of highest IoU first and each detection once.
+
+    Args:
+        detections: Of one picture.
+        instance_masks: bool (K, H, W), without crowd regions.
+        object_mask: bool (H, W), the union of all labelled objects.
+        min_score: As in ``Thresholds``, like ``min_iou``.
+        min_iou: In (0, 1].
+
+    Returns:
+        ``matched`` bool (K,) and ``outside`` float64 (K,): pixels of the instance's detection
+        outside ``object_mask``, as a share of the instance's own area; NaN without a match. It is
+        at most ``1 / min_iou - 1``.
+
+    Raises:
+        ValueError: The masks have different sizes.
+    """
+    _check_masks("detections", detections.masks, object_mask)
+    _check_masks("instance_masks", instance_masks, object_mask)
+    masks = detections.masks[detections.scores >= min_score]
+    areas = np.count_nonzero(instance_masks, axis=(1, 2))
+    matched = np.zeros(len(instance_masks), dtype=bool)
+    outside = np.full(len(instance_masks), np.nan)
+    for instance, detection in _match(_ious(instance_masks, masks), min_iou):
+        matched[instance] = True
+        beyond = np.count_nonzero(masks[detection] & ~object_mask)
+        outside[instance] = beyond / areas[instance]
+    return matched, outside
+
+
+def measure(detections: Detections, labels: Labels, thresholds: Thresholds) -> Measured:
+    """Both measures of one picture."""
+    extra = hallucinated(
+        detections,
+        labels.object_mask,
+        thresholds.min_score,
+        thresholds.max_overlap,
+        thresholds.dilation,
+        thresholds.min_pixels,
+    )
+    matched, outside = growth(
+        detections, labels.instances, labels.object_mask, thresholds.min_score, thresholds.min_iou
+    )
+    return Measured(extra, matched, outside)
+
+
+def _check_masks(name: str, masks: BoolMask, object_mask: BoolMask) -> None:
+    if masks.dtype != np.bool_ or masks.ndim != 3 or masks.shape[1:] != object_mask.shape:
+        raise ValueError(
+            f"{name}: {masks.dtype} {masks.shape} is no bool stack of masks of "
+            f"{object_mask.shape}, the object mask's size"
+        )
+
+
+def _ious(instances: BoolMask, masks: BoolMask) -> npt.NDArray[np.float64]:
+    """IoU of each instance and each detection, (K, N); 0 for empty masks."""
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    found = np.zeros((len(instances), len(masks)))
+    for row, instance in enumerate(instances):
+        common = np.count_nonzero(masks & instance, axis=(1, 2))
+        union = areas + np.count_nonzero(instance) - common
+        found[row] = common / np.maximum(union, 1)
+    return found
+
+
+def _match(ious: npt.NDArray[np.float64], min_iou: float) -> list[tuple[int, int]]:
+    """Pairs (instance, detection), the highest IoU first, each of both at most once."""
+    pairs: list[tuple[int, int]] = []
+    left = np.where(ious >= min_iou, ious, 0.0)
+    while left.any():
+        instance, detection = divmod(int(left.argmax()), left.shape[1])
+        pairs.append((instance, detection))
+        left[instance] = left[:, detection] = 0
+    return pairs

@@ -1,0 +1,121 @@
+"""Count what painting did wrong: extra objects in backgrounds, objects grown beyond their masks.
+
+A detector that was trained on the same classes looks at the painted pictures of one or more caches
+and at their originals. Each recipe gets a line of a Markdown table, which is printed and written
+beside the JSON file that has everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bgaug_d2.cache import CacheEntry, CacheError
+from bgaug_d2.data.errors import DatasetError
+from bgaug_d2.images import ImageError
+from bgaug_d2.jobs import AnnotationError
+from bgaug_d2.report.audit import AuditError, Thresholds
+from bgaug_d2.report.audit_cache import (
+    Annotations,
+    Recipe,
+    audit_cache,
+    check_originals,
+    limited,
+    read_entries,
+    shown,
+)
+from bgaug_d2.report.audit_summary import to_markdown
+
+_USER_ERRORS = (AuditError, AnnotationError, CacheError, DatasetError, ImageError, OSError)
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a trained Mask R-CNN (output_dir)")
+    parser.add_argument(
+        "--cache", action="append", required=True, help="folder of a cache; may be repeated"
+    )
+    parser.add_argument(
+        "--image-root", required=True, help="folder that the cache's file names are relative to"
+    )
+    parser.add_argument(
+        "--annotations", type=Path, required=True, help="COCO instances file of the originals"
+    )
+    parser.add_argument("--out", type=Path, default=Path("audit.json"), help="[%(default)s]")
+    parser.add_argument("--limit", type=int, default=0, help="pictures per recipe; 0 takes all")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice and the intervals")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--batch", type=int, default=8, help="pictures at once [%(default)s]")
+    parser.add_argument(
+        "--min-score", type=float, default=Thresholds.min_score, help="[%(default)s]"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parse_arguments(argv)
+    if arguments.limit < 0 or arguments.batch < 1 or not 0 <= arguments.min_score <= 1:
+        sys.exit("--limit must be 0 or more, --batch at least 1 and --min-score in 0..1")
+    try:
+        annotations = Annotations(arguments.annotations)
+        groups = limited(read_entries(arguments.cache), arguments.limit, arguments.seed)
+        check_originals(groups, arguments.image_root)
+        print(run(arguments, groups, annotations))
+    except _USER_ERRORS as error:
+        sys.exit(str(error))
+    print(f"written to {arguments.out}")
+
+
+def run(
+    arguments: argparse.Namespace,
+    groups: Mapping[Recipe, Sequence[CacheEntry]],
+    annotations: Annotations,
+) -> str:
+    """Audit, write the JSON file and return the table."""
+    # Late: mistakes on the command line are told without loading torch.
+    import torch
+
+    from bgaug_d2.report.audit_detector import load_detector
+    from bgaug_d2.results import versions, write_results
+
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best if arguments.device == "auto" else arguments.device
+    thresholds = Thresholds(min_score=arguments.min_score)
+    detector, checkpoint = load_detector(arguments.run, device, thresholds.min_score)
+    audits = audit_cache(
+        groups,
+        annotations,
+        arguments.image_root,
+        detector,
+        thresholds,
+        arguments.batch,
+        arguments.seed,
+        functools.partial(tqdm, unit=" pictures"),
+    )
+    rows = shown(audits)
+    content: dict[str, Any] = {
+        "run": str(arguments.run),
+        "checkpoint": checkpoint,
+        "caches": arguments.cache,
+        "annotations": str(arguments.annotations),
+        "limit": arguments.limit,
+        "seed": arguments.seed,
+        "thresholds": asdict(thresholds),
+        "versions": versions(),
+        "recipes": [{"recipe": dict(recipe), **asdict(each)} for recipe, each in audits.items()],
+    }
+    write_results(content, arguments.out)
+    table = to_markdown(rows)
+    arguments.out.with_suffix(".md").write_text(table, encoding="utf-8")
+    return table
+
+
+if __name__ == "__main__":
+    main()
