@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test test-slow lint bench clean
+.PHONY: help demo toy-tables test test-slow lint bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -13,6 +13,9 @@ help:  ## list the targets
 
 demo: $(STAMP)  ## the whole way on a built-in toy data set and a tiny model, on CPU, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python tools/demo.py $(ARGS)
+
+toy-tables: $(STAMP)  ## the experiments on the toy world: hours; goes on where it was
+	HF_HUB_OFFLINE=1 $(BIN)/python tools/toy_tables.py $(ARGS)
 
 test: lint  ## lint, then all tests that need neither a GPU nor patience
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu' \

@@ -22,8 +22,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bgaug_d2.cache import CacheError
 from bgaug_d2.config import ConfigError
+from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.experiment_config import ExperimentConfig
+from bgaug_d2.inpaint.errors import ModelError
+from bgaug_d2.jobs import AnnotationError
 from bgaug_d2.keys import (
     did_you_mean,
     experiment_from_mapping,
@@ -32,9 +36,24 @@ from bgaug_d2.keys import (
     unknown_key,
     valid_keys,
 )
+from bgaug_d2.mapper import MissError
+from bgaug_d2.supervisor import WorkerStartError
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+
+# What a user can mend: told in a sentence, without a traceback.
+USER_ERRORS = (
+    ConfigError,
+    DatasetError,
+    AnnotationError,
+    ModelError,
+    WorkerStartError,
+    CacheError,
+    MissError,
+)
+
+TOY_BACKBONE = Path(__file__).parent / "data" / "toy_backbone.safetensors"
 
 _OPTS = "detector.opts"
 _PRIMARY = "train"
@@ -143,8 +162,16 @@ def check_overrides(argv: Sequence[str], config_dir: Path | None = None) -> None
 
 
 def _group_choices(config_dir: Path) -> dict[str, list[str]]:
+    """The options of each group, with ``folder/`` before those in one; ``_`` hides a file."""
     folders = sorted(each for each in config_dir.iterdir() if each.is_dir())
-    return {each.name: sorted(file.stem for file in each.glob("*.yaml")) for each in folders}
+    return {
+        each.name: sorted(
+            file.relative_to(each).with_suffix("").as_posix()
+            for file in each.rglob("*.yaml")
+            if not file.name.startswith("_")
+        )
+        for each in folders
+    }
 
 
 def _check_group_choice(group: str, value: str, choices: Sequence[str]) -> None:
@@ -246,7 +273,7 @@ def _settings(
         _Setting("DATASETS.TEST", tuple(test), "dataset"),
         _Setting("MODEL.ROI_HEADS.NUM_CLASSES", num_classes, "dataset"),
         _Setting("MODEL.RETINANET.NUM_CLASSES", num_classes, "dataset"),
-        _Setting("MODEL.WEIGHTS", experiment.detector.weights, "detector.weights"),
+        _Setting("MODEL.WEIGHTS", weights_path(experiment.detector.weights), "detector.weights"),
         _Setting("MODEL.DEVICE", device, "launch.device"),
         _Setting("SOLVER.MAX_ITER", schedule.iterations, "schedule.iterations"),
         _Setting("SOLVER.IMS_PER_BATCH", schedule.images_per_batch, "schedule.images_per_batch"),
@@ -264,6 +291,11 @@ def _settings(
         _Setting("OUTPUT_DIR", experiment.output_dir, "output_dir"),
         _Setting("SEED", experiment.seed, "seed"),
     ]
+
+
+def weights_path(weights: str) -> str:
+    """``detector.weights`` as Detectron2 takes it: ``toy`` is a file of this package."""
+    return str(TOY_BACKBONE) if weights == "toy" else weights
 
 
 def _num_classes(name: str) -> int:

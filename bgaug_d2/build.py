@@ -15,6 +15,7 @@ With one training process both are one: ``background_augmentation(...)``.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,6 +47,8 @@ from bgaug_d2.ratios import background_ratios
 
 DatasetDict = dict[str, Any]
 Mapper = Callable[[DatasetDict], DatasetDict]
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -104,15 +107,6 @@ class BackgroundAugmentation:
             mapper, planner, self.cache, self.client, on_miss, worker.deadline_s
         )
 
-    def expand(self, dataset_dicts: Sequence[DatasetDict]) -> list[DatasetDict]:
-        """The data set of mode ``expand``; of the training processes one computes the ratios."""
-        if not comm.is_main_process():
-            comm.synchronize()
-        ratios = background_ratios(dataset_dicts, self.cache.root, _progress)
-        if comm.is_main_process():
-            comm.synchronize()
-        return expand_dataset(dataset_dicts, self.settings, ratios)
-
     def train_loader(
         self,
         cfg: CfgNode,
@@ -134,7 +128,7 @@ class BackgroundAugmentation:
         if dataset_dicts is None:
             dataset_dicts = train_dicts(cfg)
         if self.settings.mode == "expand":
-            dataset_dicts = self.expand(dataset_dicts)
+            dataset_dicts = expanded(dataset_dicts, self.settings)
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
         planner = self.planner(names)
         wrapped = self.wrap(mapper or DatasetMapper(cfg, True), planner)
@@ -162,6 +156,19 @@ class BackgroundAugmentation:
         in_flight = in_flight_draws(*_loader_options(cfg).values())
         dataset = VisitedDataset(stored)
         return LookAhead(sampler, dataset, planner, self.cache, self.client, draws, in_flight)
+
+
+def expanded(dataset_dicts: Sequence[DatasetDict], settings: BgAugConfig) -> list[DatasetDict]:
+    """The data set with its copies; of the training processes one computes the ratios."""
+    if not comm.is_main_process():
+        comm.synchronize()
+    ratios = background_ratios(dataset_dicts, settings.cache.dir, _progress)
+    if comm.is_main_process():
+        comm.synchronize()
+    copies = expand_dataset(dataset_dicts, settings, ratios)
+    added = len(copies) - len(dataset_dicts)
+    logger.info("The data set is %d images and %d copies", len(dataset_dicts), added)
+    return copies
 
 
 def baseline_loader(

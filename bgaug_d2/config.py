@@ -14,7 +14,7 @@ STEP_KINDS = ("adaptive", "fixed")
 EROSION_RESOLUTIONS = ("diffusion", "image")
 CROWD_POLICIES = ("protect", "skip_image")
 TIMESTEP_SPACINGS = ("linspace", "trailing")
-MODES = ("none", "replace", "expand")
+MODES = ("none", "duplicate", "replace", "expand")
 WEIGHTINGS = ("uniform", "nonuniform")
 ON_MISS = ("original", "wait", "error")
 DTYPES = ("auto", "float32", "bfloat16")
@@ -224,10 +224,11 @@ class BgAugConfig:
 
     Attributes:
         mode: ``none`` (baseline), ``replace`` (each draw is swapped with probability ``p``) or
-            ``expand`` (the paper: the data set becomes originals plus copies).
+            ``expand`` (the paper: the data set becomes originals plus copies), or ``duplicate``
+            (its control: the copies are originals too).
         p: Probability of ``replace``, 0..1.
         variants: Number V of different backgrounds an image has in mode ``replace``.
-        alpha: Copies per image in mode ``expand`` (paper, figure 6).
+        alpha: Copies per image in modes ``expand`` and ``duplicate`` (paper, figure 6).
         weighting: ``uniform`` (alpha copies each) or ``nonuniform`` (more for larger backgrounds).
         on_miss: What a draw does when its picture is not in the cache yet: take the ``original``
             (and ask for the picture), ``wait`` for it, or stop with an ``error``.
@@ -257,3 +258,8 @@ class BgAugConfig:
         check_between("bgaug.variants", self.variants, 1, 10_000)
         check_between("bgaug.alpha", self.alpha, 1, 1000)
         check_between("bgaug.look_ahead", self.look_ahead, 0, 1_000_000)
+
+    @property
+    def paints(self) -> bool:
+        """Whether training shows painted pictures, so that a model and a cache are needed."""
+        return self.mode in ("replace", "expand")

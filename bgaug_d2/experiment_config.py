@@ -23,17 +23,31 @@ OPTIMIZERS = ("sgd", "adamw")
 
 @dataclass
 class ToyConfig:
-    """The built-in procedural world (``bgaug_d2.data.toy``)."""
+    """The built-in procedural world (``bgaug_d2.data.toy``).
+
+    Attributes:
+        image_size: Longer side, in pixels.
+        num_train, num_val, num_test: Images of each split.
+        seed: Of the training split; the other two are the same for every seed.
+        bias: Of the training split, 0..1: how firmly classes go with a few backgrounds.
+        evaluate_on: ``val`` (to decide by) or ``test`` (to report).
+    """
 
     image_size: int = 128
-    num_train: int = 64
-    num_test: int = 32
+    num_train: int = 100
+    num_val: int = 100
+    num_test: int = 200
     seed: int = 0
+    bias: float = 0.9
+    evaluate_on: str = "test"
 
     def __post_init__(self) -> None:
         check_between("dataset.toy.image_size", self.image_size, 64, 1024)
         check_between("dataset.toy.num_train", self.num_train, 1)
+        check_between("dataset.toy.num_val", self.num_val, 1)
         check_between("dataset.toy.num_test", self.num_test, 1)
+        check_between("dataset.toy.bias", self.bias, 0, 1)
+        check_choice("dataset.toy.evaluate_on", self.evaluate_on, ("val", "test"))
 
 
 @dataclass
@@ -112,7 +126,8 @@ class DetectorConfig:
     Attributes:
         config_file: A model-zoo name (``COCO-InstanceSegmentation/...yaml``) or the path of a YAML
             file.
-        weights: Start weights: a path, a ``detectron2://`` address, or empty for random weights.
+        weights: Start weights: a path, a ``detectron2://`` address, ``toy`` (a backbone that comes
+            with the package, for ``detector=toy_mask_rcnn``), or empty for random weights.
         opts: Further Detectron2 settings as a nested mapping; unknown keys are an error.
     """
 

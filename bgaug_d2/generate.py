@@ -24,7 +24,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bgaug_d2.bridge import to_cfg
-from bgaug_d2.build import BackgroundAugmentation, train_dicts
+from bgaug_d2.build import BackgroundAugmentation, expanded, train_dicts
 from bgaug_d2.cache import CacheEntry, Rejection, VariantCache
 from bgaug_d2.client import WorkerClient
 from bgaug_d2.config import ConfigError, WorkerConfig
@@ -76,8 +76,9 @@ def generate(
         ConfigError, DatasetError, ModelError, WorkerStartError: A mistake of the user's.
         KeyboardInterrupt: What was painted so far is in the cache.
     """
-    if experiment.bgaug.mode == "none":
-        raise ConfigError("bgaug.mode=none paints nothing; choose bgaug=replace or bgaug=expand")
+    mode = experiment.bgaug.mode
+    if not experiment.bgaug.paints:
+        raise ConfigError(f"bgaug.mode={mode} paints nothing; choose bgaug=replace or bgaug=expand")
     model = model or identify(experiment.inpainter)
     handle = register_dataset(experiment.dataset)
     dataset_dicts = train_dicts(to_cfg(experiment, handle.train, handle.test, "cpu"))
@@ -85,8 +86,8 @@ def generate(
     painting = painting_without_workers(settings, experiment.inpainter, handle.image_root, model[0])
     augmentation = BackgroundAugmentation(settings, painting, experiment.seed)
     planner = augmentation.planner(handle.class_names)
-    if settings.mode == "expand":
-        dataset_dicts = augmentation.expand(dataset_dicts)
+    if mode == "expand":
+        dataset_dicts = expanded(dataset_dicts, settings)
     launch = experiment.launch
     tasks = list(planner.all_jobs(dataset_dicts))[launch.machine_rank :: launch.num_machines]
 

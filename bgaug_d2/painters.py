@@ -14,7 +14,7 @@ import torch
 
 from bgaug_d2.client import WorkerClient
 from bgaug_d2.config import BgAugConfig, ConfigError, InpainterConfig, WorkerConfig
-from bgaug_d2.inpaint.identity import identify, resolve_dtype
+from bgaug_d2.inpaint.identity import TOY_BACKGROUNDS, identify, resolve_dtype
 from bgaug_d2.jobs import ModelIdentity
 from bgaug_d2.protocol import WorkerSpec
 from bgaug_d2.supervisor import WorkerPool, WorkerStartError
@@ -22,6 +22,7 @@ from bgaug_d2.supervisor import WorkerPool, WorkerStartError
 logger = logging.getLogger(__name__)
 
 ENGINE = "bgaug_d2.inpaint.build:build_engine"
+DRAWING_ENGINE = "bgaug_d2.inpaint.toy_backgrounds:build_drawing_engine"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _worker_spec(
         cores = len(os.sched_getaffinity(0))
         options["threads"] = max(1, cores // (2 * len(settings.worker.devices)))
     return WorkerSpec(
-        engine=ENGINE,
+        engine=DRAWING_ENGINE if painting.identity.id == TOY_BACKGROUNDS else ENGINE,
         engine_options=options,
         cache_dir=settings.cache.dir,
         image_root=painting.image_root,

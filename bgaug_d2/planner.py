@@ -112,7 +112,7 @@ class JobPlanner:
     def variant(self, dataset_dict: Mapping[str, Any]) -> int:
         """The variant that this draw asks for, 0 for the original."""
         settings = self.settings
-        if settings.mode == "none":
+        if not settings.paints:
             return 0
         if settings.mode == "expand":
             advice = "bgaug.mode='expand' takes a data set from bgaug_d2.loader.expand_dataset"
@@ -152,9 +152,9 @@ class JobPlanner:
         Mode replace: variants 1..V of each image; mode expand: the copies as listed. Images that
         are never painted are left out; mode none has no jobs.
         """
-        mode = self.settings.mode
+        mode, paints = self.settings.mode, self.settings.paints
         for dataset_dict in dataset_dicts:
-            if mode == "none" or skip_reason(dataset_dict, self.recipe.settings) is not None:
+            if not paints or skip_reason(dataset_dict, self.recipe.settings) is not None:
                 continue
             if mode == "replace":
                 for variant in range(1, self.settings.variants + 1):

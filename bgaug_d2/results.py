@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 import bgaug_d2
 from bgaug_d2.experiment_config import ExperimentConfig
+from bgaug_d2.inpaint.identity import RANDOM_LICENSE
 from bgaug_d2.keys import plain
 from bgaug_d2.painters import Painting
 
@@ -101,6 +103,17 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+def machine() -> str:
+    """The processor's name and how many of its cores this process may use."""
+    name = platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(": ")[2]
+                break
+    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+
+
 def results_path(experiment: ExperimentConfig) -> Path:
     """``results.json``; of an evaluation alone another name, beside those of the training."""
     name = "results_eval_only.json" if experiment.eval_only else "results.json"
@@ -140,10 +153,11 @@ def _augmentation(experiment: ExperimentConfig) -> dict[str, Any]:
     settings = experiment.bgaug
     by_mode: dict[str, dict[str, Any]] = {
         "none": {},
+        "duplicate": {"alpha": settings.alpha, "weighting": settings.weighting},
         "replace": {"p": settings.p, "variants": settings.variants},
         "expand": {"alpha": settings.alpha, "weighting": settings.weighting},
     }
-    common = {} if settings.mode == "none" else {"on_miss": settings.on_miss}
+    common = {"on_miss": settings.on_miss} if settings.paints else {}
     return {"mode": settings.mode, **by_mode[settings.mode], **common}
 
 
@@ -169,7 +183,7 @@ def _inpainter(painting: Painting) -> dict[str, Any]:
         "sha256": identity.sha256,
         "license": identity.license,
         "dtype": painting.dtype,
-        "random_weights": identity.id == "tiny",
+        "random_weights": identity.license == RANDOM_LICENSE,
     }
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import (
@@ -36,9 +35,11 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
-from bgaug_d2.bridge import experiment_from_cfg, to_cfg
-from bgaug_d2.build import BackgroundAugmentation, baseline_loader
+from bgaug_d2.bridge import experiment_from_cfg, to_cfg, weights_path
+from bgaug_d2.build import BackgroundAugmentation, baseline_loader, expanded, train_dicts
+from bgaug_d2.checkpointer import SafeCheckpointer
 from bgaug_d2.config import ConfigError
+from bgaug_d2.data.evaluator import SizedCOCOEvaluator
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.experiment_config import ExperimentConfig
 from bgaug_d2.jobs import ModelIdentity
@@ -79,7 +80,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
     _fetch_weights(experiment)
     with contextlib.ExitStack() as stack:
         workers = None
-        if experiment.bgaug.mode != "none" and not experiment.eval_only:
+        if experiment.bgaug.paints and not experiment.eval_only:
             settings, inpainter = experiment.bgaug, experiment.inpainter
             logs = str(Path(experiment.output_dir) / "painting")
             workers = stack.enter_context(
@@ -121,7 +122,7 @@ def run_process(cfg: CfgNode) -> None:
 def evaluate(cfg: CfgNode) -> dict[str, Any]:
     """Metrics of ``MODEL.WEIGHTS``, or with ``resume`` of the last checkpoint."""
     model = BgAugTrainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=cfg.BGAUG.resume)
     metrics: dict[str, Any] = BgAugTrainer.test(cfg, model)
     return metrics
@@ -173,9 +174,7 @@ class BgAugTrainer(DefaultTrainer):
         trainer = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = trainer(model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -194,20 +193,27 @@ class BgAugTrainer(DefaultTrainer):
         start_iter = next_iteration(cfg.OUTPUT_DIR) if experiment.resume else 0
         painting = painting_of(cfg)
         if painting is None:
-            return baseline_loader(cfg, start_iter=start_iter)
+            dicts = train_dicts(cfg)
+            if experiment.bgaug.mode == "duplicate":
+                dicts = expanded(dicts, experiment.bgaug)
+            return baseline_loader(cfg, dataset_dicts=dicts, start_iter=start_iter)
         augmentation = BackgroundAugmentation(experiment.bgaug, painting, experiment.seed)
         return augmentation.train_loader(cfg, start_iter=start_iter)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """The evaluator that the data set's metadata names."""
-        if MetadataCatalog.get(dataset_name).get("evaluator_type") == "pascal_voc":
+        metadata = MetadataCatalog.get(dataset_name)
+        if metadata.get("evaluator_type") == "pascal_voc":
             return PascalVOCDetectionEvaluator(dataset_name)
         # Named here, because a model that predicts nothing at all would be measured by boxes only.
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
         folder = str(Path(cfg.OUTPUT_DIR) / "inference")
         # The fast one is compiled, which a pure-Python Detectron2 has not; the AP is the same.
-        return COCOEvaluator(dataset_name, tasks, output_dir=folder, use_fast_impl=False)
+        options = {"output_dir": folder, "use_fast_impl": False}
+        if limits := metadata.get("size_limits"):
+            return SizedCOCOEvaluator(dataset_name, tasks, size_limits=limits, **options)
+        return COCOEvaluator(dataset_name, tasks, **options)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -286,7 +292,7 @@ def _check_batch(experiment: ExperimentConfig) -> None:
 
 def _fetch_weights(experiment: ExperimentConfig) -> None:
     """Fetch start weights once per machine, where a failure is one sentence."""
-    weights = experiment.detector.weights
+    weights = weights_path(experiment.detector.weights)
     if not weights:
         if experiment.eval_only and not experiment.resume:
             raise ConfigError(

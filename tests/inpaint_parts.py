@@ -1,4 +1,4 @@
-"""Tiny real models and requests for the tests of ``bgaug_d2.inpaint``."""
+"""Tiny real models with RANDOM WEIGHTS, and requests, for the tests of ``bgaug_d2.inpaint``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bgaug_d2.inpaint.identity import RANDOM_LICENSE
 from bgaug_d2.inpaint.models import InpaintModel, load_model
-from bgaug_d2.inpaint.tiny import build_tiny
+from bgaug_d2.inpaint.random_model import write_random_model
 from bgaug_d2.jobs import ModelIdentity
 from bgaug_d2.painting import PaintRequest
 
-IDENTITY = ModelIdentity("tiny", "", "ab" * 32, "RANDOM WEIGHTS")
+IDENTITY = ModelIdentity("random", "", "ab" * 32, RANDOM_LICENSE)
 
 
 @cache
@@ -28,7 +29,7 @@ def tiny_folder(unet_channels: int = 4, prediction_type: str = "v_prediction") -
     """A folder that tests must not change (copy it first)."""
     folder = Path(tempfile.mkdtemp(prefix="bgaug-tiny-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    build_tiny(folder, unet_channels, prediction_type)
+    write_random_model(folder, unet_channels, prediction_type)
     return folder
 
 

@@ -18,7 +18,8 @@ CONFIGS = REPOSITORY / "configs"
 
 
 def options_of(group: str) -> list[str]:
-    return sorted(each.stem for each in (CONFIGS / group).glob("*.yaml"))
+    files = (CONFIGS / group).rglob("[!_]*.yaml")
+    return sorted(each.relative_to(CONFIGS / group).with_suffix("").as_posix() for each in files)
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -16,6 +16,7 @@ from bgaug_d2.build import (
     BackgroundAugmentation,
     background_augmentation,
     baseline_loader,
+    expanded,
     visit_sampler,
 )
 from bgaug_d2.cache import VariantCache
@@ -125,10 +126,10 @@ def test_a_resumed_loader_goes_on(
 
 def test_expand_draws_originals_and_copies(tmp_path: Path, data_set: list[dict[str, Any]]) -> None:
     augmentation = augmentation_of(tmp_path, mode="expand", alpha=2)
-    expanded = augmentation.expand(data_set)
-    assert [each["bgaug_variant"] for each in expanded].count(0) == SIZE
-    assert len(expanded) == 3 * SIZE
-    paint_all(augmentation, expanded)
+    copies = expanded(data_set, augmentation.settings)
+    assert [each["bgaug_variant"] for each in copies].count(0) == SIZE
+    assert len(copies) == 3 * SIZE
+    paint_all(augmentation, copies)
     shown = samples(augmentation.train_loader(cfg_of(), identity_mapper), 9)  # one epoch
     assert [each["bgaug"] for each in shown].count("hit") == 2 * SIZE
     assert len({(each["image_id"], each["bgaug_variant"]) for each in shown}) == 3 * SIZE

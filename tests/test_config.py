@@ -76,7 +76,7 @@ def test_a_bad_value_is_named(settings: type, values: dict[str, Any], key: str) 
 
 
 def test_a_choice_lists_what_is_allowed() -> None:
-    with pytest.raises(ConfigError, match="'both'.*none, replace, expand"):
+    with pytest.raises(ConfigError, match="'both'.*none, duplicate, replace, expand"):
         config.BgAugConfig(mode="both")
 
 

@@ -24,8 +24,10 @@ def data_set() -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_composes(name: str) -> None:
     experiment = experiment_of(f"experiment={name}")
-    assert experiment.name == name
-    assert experiment.output_dir == f"output/{name}/seed0"
+    folder, _, short = name.rpartition("/")
+    assert experiment.name == short
+    runs = f"{folder}/runs/{short}" if folder else name
+    assert experiment.output_dir == f"output/{runs}/seed0"
     assert all(step < experiment.schedule.iterations for step in experiment.schedule.steps)
     cfg = to_cfg(experiment, SETS[:1], SETS[1:], "cuda")
     assert experiment.schedule.iterations == cfg.SOLVER.MAX_ITER

@@ -18,7 +18,7 @@ from bgaug_d2.experiment_config import CocoConfig, DatasetConfig, ToyConfig, Voc
 from tests.data_trees import COCO_FILES, coco_content, write_coco, write_voc
 
 pytest.importorskip("detectron2")
-TOY = ToyConfig(image_size=96, num_train=4, num_test=3)
+TOY = ToyConfig(image_size=96, num_train=4, num_val=2, num_test=3)
 
 
 def toy_config(root: Path, **fields: Any) -> DatasetConfig:

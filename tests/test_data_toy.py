@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,21 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.data.toy import generate_toy
+from bgaug_d2.data.toy import SPLITS, generate_toy, size_limits
 from bgaug_d2.data.toy_backgrounds import BACKGROUNDS, paint_background
-from bgaug_d2.data.toy_scene import CROWD_EVERY, TRAIN_BACKGROUNDS, draw_scene
+from bgaug_d2.data.toy_scene import BIASED_BACKGROUNDS, CROWD_EVERY, draw_scene
 from bgaug_d2.data.toy_shapes import SHAPES, draw_sprite
 from bgaug_d2.experiment_config import ToyConfig
 from bgaug_d2.jobs import objects_from_annotations
 from bgaug_d2.masks import object_masks
 
-SMALL = ToyConfig(image_size=64, num_train=9, num_test=4, seed=3)
+SMALL = ToyConfig(image_size=64, num_train=9, num_val=3, num_test=4, seed=3)
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("toy") / "world"
-    generate_toy(root, ToyConfig(num_train=48, num_test=24))
+    generate_toy(root, ToyConfig(num_train=48, num_val=24, num_test=24))
     return root
 
 
@@ -57,7 +59,7 @@ def by_image(content: dict[str, Any]) -> dict[int, list[dict[str, Any]]]:
     }
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", SPLITS)
 def test_annotations_are_exact_and_do_not_overlap(world: Path, split: str) -> None:
     content = read(world, f"instances_{split}")
     annotations = by_image(content)
@@ -87,9 +89,9 @@ def test_masks_lie_on_the_drawn_pixels() -> None:
     # inside the masks nearly everything differs.
     rng = np.random.default_rng([0, 1, 5])
     before = rng.bit_generator.state
-    drawn, placed, kind = draw_scene(rng, "test", 5, 128)
+    drawn, placed, kind = draw_scene(rng, 5, 128, bias=0.0)
     rng.bit_generator.state = before
-    rng.integers(8)  # the draw of the kind
+    rng.random(), rng.integers(8)  # the draws of the kind
     background = paint_background(kind, rng, *drawn.shape[:2])
     objects = np.any([each.visible for each in placed], axis=0)
     changed = np.abs(drawn - background).max(axis=2) > 60
@@ -99,7 +101,7 @@ def test_masks_lie_on_the_drawn_pixels() -> None:
 
 
 def test_world_is_varied(world: Path) -> None:
-    for split, count in (("train", 48), ("test", 24)):
+    for split, count in (("train", 48), ("val", 24), ("test", 24)):
         content = read(world, f"instances_{split}")
         numbers = [
             sum(not each["iscrowd"] for each in items) for items in by_image(content).values()
@@ -115,9 +117,9 @@ def test_world_is_varied(world: Path) -> None:
         assert max(areas) > 1500
 
 
-def test_training_split_has_the_shortcut_and_the_test_split_has_not(world: Path) -> None:
+def test_training_split_has_the_shortcut_and_the_others_have_not(world: Path) -> None:
     matches = {}
-    for split in ("train", "test"):
+    for split in SPLITS:
         captions = {
             each["image_id"]: each["caption"]
             for each in read(world, f"captions_{split}")["annotations"]
@@ -128,15 +130,49 @@ def test_training_split_has_the_shortcut_and_the_test_split_has_not(world: Path)
             for image_id, caption in captions.items()
         }
         shown = set(kinds.values())
-        assert shown == set(TRAIN_BACKGROUNDS) if split == "train" else len(shown) > 5
+        assert len(shown) > 5 or split == "train"
+        usual = [kind in BIASED_BACKGROUNDS for kind in kinds.values()]
+        assert np.mean(usual) > 0.85 if split == "train" else np.mean(usual) < 0.6
         hits = [
-            SHAPES[each["category_id"] - 1] in TRAIN_BACKGROUNDS.get(kinds[each["image_id"]], ())
+            SHAPES[each["category_id"] - 1] in BIASED_BACKGROUNDS.get(kinds[each["image_id"]], ())
             for each in read(world, f"instances_{split}")["annotations"]
-            if kinds[each["image_id"]] in TRAIN_BACKGROUNDS
+            if kinds[each["image_id"]] in BIASED_BACKGROUNDS
         ]
         matches[split] = np.mean(hits)
     assert matches["train"] > 0.75
-    assert matches["test"] < 0.6
+    assert max(matches["val"], matches["test"]) < 0.6
+
+
+def test_bias_of_one_leaves_no_exception_and_of_zero_nothing() -> None:
+    def seen(bias: float) -> list[tuple[str, str]]:
+        scenes = [draw_scene(np.random.default_rng(i), 1, 64, bias) for i in range(60)]
+        return [(kind, each.shape) for _, placed, kind in scenes for each in placed]
+
+    assert all(shape in BIASED_BACKGROUNDS[kind] for kind, shape in seen(1.0))
+    free = seen(0.0)
+    assert {kind for kind, _ in free} == set(BACKGROUNDS)
+    hills = [shape in BIASED_BACKGROUNDS["hills"] for kind, shape in free if kind == "hills"]
+    assert 0.1 < np.mean(hills) < 0.7
+
+
+def test_seeds_share_what_is_measured_with(tmp_path: Path) -> None:
+    generate_toy(tmp_path / "a", SMALL)
+    generate_toy(tmp_path / "b", replace(SMALL, seed=SMALL.seed + 1, bias=0.1))
+    first, second = (files(tmp_path / name) for name in "ab")
+    same = {name for name in first if first[name] == second[name]}
+    assert same == {name for name in first if re.search("val|test", name)}
+    assert len(same) == 3 + 4 + 4
+
+
+def test_size_limits_share_objects_out_as_coco_does(world: Path) -> None:
+    areas = [
+        each["area"]
+        for split in SPLITS
+        for each in read(world, f"instances_{split}")["annotations"]
+        if not each["iscrowd"]
+    ]
+    shares = np.diff(np.searchsorted(np.sort(areas), [0, *size_limits(128), 1e9])) / len(areas)
+    np.testing.assert_allclose(shares, [0.41, 0.34, 0.24], atol=0.07)
 
 
 def test_captions_name_what_is_there(world: Path) -> None:
@@ -186,17 +222,17 @@ def test_unknown_shape_is_refused() -> None:
 def test_same_settings_give_the_same_bytes_and_other_seeds_do_not(tmp_path: Path) -> None:
     generate_toy(tmp_path / "a", SMALL)
     generate_toy(tmp_path / "b" / "deep", SMALL)
-    generate_toy(tmp_path / "c", ToyConfig(image_size=64, num_train=9, num_test=4, seed=4))
+    generate_toy(tmp_path / "c", replace(SMALL, seed=4))
     first, second, third = (files(tmp_path / name) for name in ("a", "b/deep", "c"))
     assert first == second
     assert first.keys() == third.keys()
-    assert all(first[name] != third[name] for name in first)
+    assert all(first[name] != third[name] for name in first if "train" in name)
     assert len(set(first.values())) == len(first)
 
 
 def test_first_images_do_not_depend_on_how_many_follow(tmp_path: Path) -> None:
     generate_toy(tmp_path / "a", SMALL)
-    generate_toy(tmp_path / "b", ToyConfig(image_size=64, num_train=3, num_test=1, seed=3))
+    generate_toy(tmp_path / "b", replace(SMALL, num_train=3, num_val=1, num_test=1))
     few, many = files(tmp_path / "b"), files(tmp_path / "a")
     assert all(many[name] == data for name, data in few.items() if name.endswith(".png"))
 
@@ -211,7 +247,7 @@ def test_a_complete_world_is_left_alone_and_a_damaged_or_other_one_replaced(tmp_
     first.unlink()
     generate_toy(root, SMALL)
     assert files(root) == before
-    generate_toy(root, ToyConfig(image_size=64, num_train=2, num_test=1))
+    generate_toy(root, replace(SMALL, num_train=2))
     assert len(list((root / "train").iterdir())) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["world"]  # no temporaries
 
@@ -234,7 +270,7 @@ def test_an_empty_folder_is_used_and_a_foreign_one_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize("earlier", [False, True])
 def test_several_processes_may_draw_the_same_world(tmp_path: Path, earlier: bool) -> None:
     if earlier:
-        generate_toy(tmp_path / "world", ToyConfig(image_size=64, num_train=2, num_test=1))
+        generate_toy(tmp_path / "world", replace(SMALL, num_train=2))
     context = multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=generate_toy, args=(tmp_path / "world", SMALL)) for _ in range(3)

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from bgaug_d2.inpaint.build import build_engine
-from bgaug_d2.inpaint.identity import ModelError, digest_model
+from bgaug_d2.inpaint.errors import ModelError
+from bgaug_d2.inpaint.identity import digest_model
 from bgaug_d2.inpaint.models import load_model
-from bgaug_d2.inpaint.tiny import build_tiny
+from bgaug_d2.inpaint.random_model import write_random_model
 from bgaug_d2.painting import finish, prepare
 from tests.factories import make_job, objects_of, source_of, tiny_coco
 from tests.inpaint_parts import IDENTITY, make_request, tiny_folder
@@ -92,18 +93,18 @@ def test_threads_are_set_for_the_process_only_when_asked() -> None:
     )  # no progress bars, no warnings: a worker's last line is shown to users
 
 
-def test_tiny_model_is_small_reproducible_and_says_that_it_is_random(tmp_path: Path) -> None:
+def test_random_model_is_small_reproducible_and_says_that_it_is_random(tmp_path: Path) -> None:
     folder = tiny_folder()
-    build_tiny(tmp_path / "again")
+    write_random_model(tmp_path / "again")
     assert digest_model(folder) == digest_model(tmp_path / "again")
-    build_tiny(tmp_path / "other", seed=1)
+    write_random_model(tmp_path / "other", seed=1)
     assert digest_model(folder) != digest_model(tmp_path / "other")
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4_000_000
     assert "RANDOM WEIGHTS" in (folder / "README.md").read_text()
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
 
 
-def test_tiny_tokenizer_keeps_every_character_apart() -> None:
+def test_random_models_tokenizer_keeps_every_character_apart() -> None:
     tokenizer = load_model(tiny_folder(), "cpu", "float32", IDENTITY).prompts._tokenizer
     for text in ("Generate a clean background", "straße, 東京", "x" * 300, ""):
         ids = tokenizer(text, padding="max_length", max_length=77, truncation=True).input_ids

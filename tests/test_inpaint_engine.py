@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bgaug_d2.inpaint.engine import Engine
-from bgaug_d2.inpaint.identity import ModelError
+from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.painting import PaintResult
 from tests.inpaint_parts import make_image, make_request, tiny_loaded, with_unet
 

@@ -136,7 +136,8 @@ def test_an_absent_folder_is_not_taken_for_a_hub_id(model: str) -> None:
 HUB_SCRIPT = """
 import sys
 from bgaug_d2.config import InpainterConfig
-from bgaug_d2.inpaint.identity import ModelError, identify
+from bgaug_d2.inpaint.errors import ModelError
+from bgaug_d2.inpaint.identity import identify
 try:
     identity, folder = identify(InpainterConfig(model=sys.argv[1], revision=sys.argv[2]), {offline})
     print(identity.id, identity.revision, identity.sha256, folder)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bgaug_d2.config import InpainterConfig
 from bgaug_d2.inpaint.engine import Engine
-from bgaug_d2.inpaint.identity import ModelError, identify
+from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.models import load_model
 from bgaug_d2.inpaint.prompting import PromptEncoder
-from bgaug_d2.inpaint.tiny import tiny_model
 from tests.inpaint_parts import IDENTITY, make_request, tiny_folder, tiny_loaded
 
 
@@ -207,60 +203,3 @@ def test_embeddings_equal_those_of_diffusers_pipelines() -> None:
     for text in texts:
         theirs, _ = pipeline.encode_prompt(text, "cpu", 1, do_classifier_free_guidance=False)
         torch.testing.assert_close(tiny_loaded().prompts([text]), theirs)
-
-
-def test_tiny_is_built_into_the_users_cache_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    identity, folder = identify(InpainterConfig())
-    assert folder.parent == tmp_path / "bgaug_d2"
-    assert (identity.id, identity.license) == ("tiny", "RANDOM WEIGHTS")
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert identify(InpainterConfig())[0] == identity
-    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert list(folder.parent.iterdir()) == [folder]  # no scratch folder is left
-    nine = tiny_model(unet_channels=9)
-    assert nine != folder
-    assert load_model(nine, "cpu", "float32", identity).unet_in_channels == 9
-
-
-def test_tiny_in_a_cache_that_cannot_be_written_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "bgaug_d2").write_text("a file is in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(ModelError, match="set XDG_CACHE_HOME to a writable folder"):
-        tiny_model()
-
-
-def test_a_relative_cache_home_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert tiny_model() == tmp_path / "home" / ".cache" / "bgaug_d2" / "tiny-random-1"
-
-
-def test_threads_that_build_tiny_at_once_agree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda _: identify(InpainterConfig()), range(3)))
-    assert len({identity.sha256 for identity, _ in found}) == 1
-    assert list((tmp_path / "bgaug_d2").iterdir()) == [found[0][1]]
-
-
-def _identify_in(cache_home: str) -> str:
-    import os
-
-    os.environ["XDG_CACHE_HOME"] = cache_home
-    return identify(InpainterConfig())[0].sha256
-
-
-@pytest.mark.slow
-def test_processes_that_build_tiny_at_once_agree(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        digests = set(pool.map(_identify_in, [str(tmp_path)] * 2))
-    assert len(digests) == 1
-    assert [path.name for path in (tmp_path / "bgaug_d2").iterdir()] == ["tiny-random-1"]

@@ -1,6 +1,7 @@
 """The whole way on real COCO images: painted by the tool, judged here, trained on by the tool.
 
-The tiny model has RANDOM WEIGHTS: what is tested is which pixels it may touch, not what it paints.
+The tiny model knows the toy world only: what is tested is which pixels it may touch, not what it
+paints.
 """
 
 from __future__ import annotations

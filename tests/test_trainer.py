@@ -97,6 +97,17 @@ def test_augmentation_that_never_happens_is_the_baseline(
     assert augmented["outcomes"] == baseline["outcomes"]
 
 
+def test_duplicates_are_originals(folder: Path) -> None:
+    arguments = smoke(folder, "toy_tables/duplicated", f"output_dir={folder}/duplicated")
+    found = results_of(experiment_of(*arguments, "bgaug.alpha=3"))
+    assert found["outcomes"] == {**dict.fromkeys(OUTCOMES, 0), "original": 4}
+    assert found["bgaug"] == {"mode": "duplicate", "alpha": 3, "weighting": "uniform"}
+    assert found["inpainter"] is None
+    assert not (folder / "duplicated" / "painting").exists()
+    log = (folder / "duplicated" / "log.txt").read_text()
+    assert "The data set is 8 images and 24 copies" in log
+
+
 @pytest.fixture
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paints noise, and obeys orders in prompts; a real model takes seconds to load."""
@@ -109,7 +120,7 @@ def test_an_augmented_run(folder: Path, baseline: dict[str, Any]) -> None:
     found = results_of(experiment_of(*arguments, "bgaug.on_miss=wait", "bgaug.look_ahead=4"))
     assert found["outcomes"] == {**dict.fromkeys(OUTCOMES, 0), "hit": 4}
     assert found["bgaug"] == {"mode": "replace", "p": 1.0, "variants": 4, "on_miss": "wait"}
-    assert found["inpainter"]["random_weights"] is True
+    assert found["inpainter"]["random_weights"] is False
     assert found["workers"]["restarts"] == 0
     assert found["workers"]["workers"][0]["counts"]["painted"] >= 4
     assert (folder / "augmented" / "painting" / "worker-0.log").exists()

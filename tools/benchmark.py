@@ -28,7 +28,8 @@ from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.experiment_config import DatasetConfig, ToyConfig
 from bgaug_d2.images import encode_png, read_image
 from bgaug_d2.inpaint.build import build_engine
-from bgaug_d2.inpaint.identity import ModelError, identify, resolve_dtype
+from bgaug_d2.inpaint.errors import ModelError
+from bgaug_d2.inpaint.identity import identify, resolve_dtype
 from bgaug_d2.jobs import InpaintJob, Recipe
 from bgaug_d2.mapper import BackgroundAugMapper
 from bgaug_d2.painting import SkipImage, job_sidecar, prepare

@@ -11,24 +11,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bgaug_d2.bridge import hydra_app, save_configs, to_experiment
-from bgaug_d2.cache import CacheError
-from bgaug_d2.config import ConfigError
-from bgaug_d2.data.errors import DatasetError
+from bgaug_d2.bridge import USER_ERRORS, hydra_app, save_configs, to_experiment
 from bgaug_d2.data.register import check_dataset
-from bgaug_d2.inpaint.identity import ModelError, identify
-from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.supervisor import WorkerStartError
+from bgaug_d2.inpaint.identity import identify
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-USER_ERRORS = (
-    ConfigError,
-    DatasetError,
-    AnnotationError,
-    ModelError,
-    WorkerStartError,
-    CacheError,
-)
 
 
 class IncompleteError(RuntimeError):

@@ -7,32 +7,17 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bgaug_d2.bridge import hydra_app, save_configs, to_experiment
-from bgaug_d2.cache import CacheError
-from bgaug_d2.config import ConfigError
-from bgaug_d2.data.errors import DatasetError
+from bgaug_d2.bridge import USER_ERRORS, hydra_app, save_configs, to_experiment
 from bgaug_d2.data.register import check_dataset
-from bgaug_d2.inpaint.identity import ModelError, identify
-from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.mapper import MissError
-from bgaug_d2.supervisor import WorkerStartError
+from bgaug_d2.inpaint.identity import identify
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-USER_ERRORS = (
-    ConfigError,
-    DatasetError,
-    AnnotationError,
-    ModelError,
-    WorkerStartError,
-    CacheError,
-    MissError,
-)
 
 
 def job(cfg: DictConfig) -> None:
     experiment = to_experiment(cfg)
     check_dataset(experiment.dataset)
-    paints = experiment.bgaug.mode != "none" and not experiment.eval_only
+    paints = experiment.bgaug.paints and not experiment.eval_only
     model = identify(experiment.inpainter) if paints else None
     save_configs(cfg, experiment)
     from bgaug_d2.trainer import run  # late: a mistake above is told before seconds of imports

@@ -21,7 +21,7 @@ from bgaug_d2.data import voc
 from bgaug_d2.data.coco import CocoSplit, load_coco, read_categories
 from bgaug_d2.data.coco_check import check_ending, find_inside
 from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.data.toy import generate_toy
+from bgaug_d2.data.toy import generate_toy, size_limits
 from bgaug_d2.experiment_config import DatasetConfig
 from bgaug_d2.jobs import canonical_json
 
@@ -140,6 +140,8 @@ def _register_coco(config: DatasetConfig) -> DatasetHandle:
         drawn = asdict(config.toy) if config.kind == "toy" else {}
         name = f"{config.kind}_{part}_{share}{_digest([asdict(split), drawn])}"
         extra: dict[str, Any] = {"image_root": split.root}
+        if config.kind == "toy":
+            extra["size_limits"] = size_limits(config.toy.image_size)
         if part == "test" and not split.max_images:
             extra["json_file"] = str(find_inside(Path(split.root), split.json_file))
         _register(name, partial(load_coco, split, name, categories), {**metadata, **extra})
@@ -158,8 +160,8 @@ def _coco_splits(config: DatasetConfig) -> tuple[CocoSplit, CocoSplit]:
             ),
             CocoSplit(
                 root,
-                "annotations/instances_test.json",
-                "test",
+                f"annotations/instances_{config.toy.evaluate_on}.json",
+                config.toy.evaluate_on,
                 max_images=most_test,
                 evaluated=True,
             ),

@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,30 +22,30 @@ import numpy.typing as npt
 
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.polygons import mask_to_polygons
-from bgaug_d2.data.toy_backgrounds import BACKGROUNDS
-from bgaug_d2.data.toy_scene import Placed, draw_scene
+from bgaug_d2.data.toy_scene import Placed, draw_scene, scene_captions
 from bgaug_d2.data.toy_shapes import SHAPES
 from bgaug_d2.experiment_config import ToyConfig
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")
 
 _MARKER = "toy_world.json"
-_VERSION = 1  # grows whenever the same settings give other pictures
+_VERSION = 2  # grows whenever the same settings give other pictures
 
 
 def generate_toy(root: str | Path, config: ToyConfig) -> None:
     """Draw the toy world into ``root``, in the layout of COCO.
 
-    ``annotations/{instances,captions}_{train,test}.json``, ``train/``, ``test/`` (PNG). The same
-    settings give the same pictures; a world that is there already is left alone, one of other
-    settings is replaced. It is built beside ``root`` and renamed, so nobody sees half of it, and
-    several processes may do so at once.
+    ``annotations/{instances,captions}_SPLIT.json`` and ``SPLIT/`` (PNG) for each of ``SPLITS``.
+    Only the training split is biased, and only it depends on the seed, so that all seeds are
+    measured with the same pictures. The same settings give the same pictures; a world that is there
+    already is left alone, one of other settings is replaced. It is built beside ``root`` and
+    renamed, so nobody sees half of it, and several processes may do so at once.
 
     Args:
         root: Folder to write; its parent is created.
-        config: Sizes and seed. ``image_size`` is the longer side, in pixels.
+        config: Sizes, seed and bias. ``image_size`` is the longer side, in pixels.
 
     Raises:
         DatasetError: ``root`` holds something else, or cannot be written.
@@ -68,8 +67,20 @@ def generate_toy(root: str | Path, config: ToyConfig) -> None:
         raise DatasetError(f"cannot write the toy world to {root}: {error.strerror}") from error
 
 
+def size_limits(image_size: int) -> tuple[float, float]:
+    """Largest area, in pixels, of a small and of a medium object.
+
+    Set so that about 41, 34 and 24 % of the objects are small, medium and large, as in COCO.
+    """
+    return (0.126 * image_size) ** 2, (0.209 * image_size) ** 2
+
+
 def _marker(config: ToyConfig) -> dict[str, Any]:
     return {"version": _VERSION, **asdict(config)}
+
+
+def _counts(config: ToyConfig) -> dict[str, int]:
+    return dict(zip(SPLITS, (config.num_train, config.num_val, config.num_test), strict=True))
 
 
 def _is_complete(root: Path, config: ToyConfig) -> bool:
@@ -79,7 +90,7 @@ def _is_complete(root: Path, config: ToyConfig) -> bool:
         counts = [len(os.listdir(root / split)) for split in SPLITS]
     except (OSError, ValueError):
         return False
-    return counts == [config.num_train, config.num_test]
+    return counts == list(_counts(config).values())
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -113,7 +124,7 @@ def _put_in_place(building: Path, root: Path, config: ToyConfig) -> None:
 
 def _write_world(folder: Path, config: ToyConfig) -> None:
     (folder / "annotations").mkdir()
-    for split, count in zip(SPLITS, (config.num_train, config.num_test), strict=True):
+    for split, count in _counts(config).items():
         (folder / split).mkdir()
         instances, captions = _empty_annotations(), _empty_annotations()
         del captions["categories"]
@@ -123,7 +134,7 @@ def _write_world(folder: Path, config: ToyConfig) -> None:
             path = folder / "annotations" / f"{name}_{split}.json"
             path.write_text(json.dumps(content), encoding="ascii")
     (folder / _MARKER).write_text(json.dumps(_marker(config), indent=2), encoding="ascii")
-    logger.info("Drew the toy world: %d + %d images", config.num_train, config.num_test)
+    logger.info("Drew the toy world: %s images", " + ".join(map(str, _counts(config).values())))
 
 
 def _empty_annotations() -> dict[str, Any]:
@@ -140,8 +151,9 @@ def _add_image(
     captions: dict[str, Any],
 ) -> None:
     # An image has its own generator, so that it does not depend on how many come before it.
-    rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
-    picture, placed, background = draw_scene(rng, split, index, config.image_size)
+    seed, bias = (config.seed, config.bias) if split == "train" else (0, 0.0)
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    picture, placed, background = draw_scene(rng, index, config.image_size, bias)
     height, width = picture.shape[:2]
     image_id = index + 1
     file_name = f"{image_id:06d}.png"
@@ -153,7 +165,7 @@ def _add_image(
     for item in placed:
         number = len(instances["annotations"]) + 1
         instances["annotations"].append({"id": number, "image_id": image_id, **_annotation(item)})
-    for caption in _captions(placed, background):
+    for caption in scene_captions(placed, background):
         number = len(captions["annotations"]) + 1
         captions["annotations"].append({"id": number, "image_id": image_id, "caption": caption})
 
@@ -179,20 +191,3 @@ def _run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:
     values = np.concatenate([[False], mask.T.ravel()])
     changes = np.flatnonzero(values[1:] != values[:-1])
     return [int(run) for run in np.diff(changes, prepend=0, append=mask.size)]
-
-
-def _with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def _captions(placed: Sequence[Placed], background: str) -> list[str]:
-    """Two captions: the objects with their background, and a short one."""
-    scene = BACKGROUNDS[background][1]
-    things = [
-        f"many {item.shape}s" if item.iscrowd else _with_article(item.words) for item in placed
-    ]
-    listed = " and ".join(", ".join(things).rsplit(", ", 1))
-    return [
-        f"A picture of {listed} in front of {scene}.",
-        f"{scene.capitalize()} behind {len(placed)} colourful shape{'s' * (len(placed) != 1)}.",
-    ]

@@ -1,8 +1,8 @@
 """One picture of the toy world: objects over a background, and which pixels are whose.
 
-In the training split the backgrounds are few and go with the classes, a shortcut that a detector
-happily learns; in the test split every kind of background occurs and goes with nothing. Painting
-new backgrounds breaks the shortcut.
+With a bias the backgrounds are few and go with the classes, a shortcut that a detector happily
+learns; without one every kind of background occurs and goes with nothing. Painting new backgrounds
+breaks the shortcut.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import numpy.typing as npt
 from bgaug_d2.data.toy_backgrounds import BACKGROUNDS, FloatImage, Rng, paint_background
 from bgaug_d2.data.toy_shapes import SHAPES, Sprite, draw_sprite
 
-# What the training split shows, and the classes that most often come with it.
-TRAIN_BACKGROUNDS = {
+# What a biased split shows, and the classes that come with it.
+BIASED_BACKGROUNDS = {
     "hills": ("ball", "star", "moon"),
     "bricks": ("box", "heart", "arrow"),
     "clouds": ("triangle", "cross"),
 }
-SHORTCUT = 0.85  # share of training objects whose class goes with the background
 CROWD_EVERY = 8  # one image in so many has a crowd region; the first of each split does
 _MIN_PIXELS = 20
 _MIN_VISIBLE = 0.45  # share of an object that must not be hidden
@@ -41,30 +40,46 @@ class Placed:
 
 
 def draw_scene(
-    rng: Rng, split: str, index: int, image_size: int
+    rng: Rng, index: int, image_size: int, bias: float
 ) -> tuple[npt.NDArray[np.uint8], list[Placed], str]:
-    """One picture (H, W, 3) RGB, its objects, the farthest first, and its kind of background."""
-    short = round(image_size * (1.0, 0.75, 0.75)[index % 3])
-    height, width = (short, image_size) if index % 3 < 2 else (image_size, short)
-    kinds = tuple(TRAIN_BACKGROUNDS) if split == "train" else tuple(BACKGROUNDS)
+    """One picture of the world.
+
+    Args:
+        rng: Decides everything that ``index`` does not.
+        index: Of the picture: decides its format (square, wide, tall) and whether it has a crowd.
+        image_size: Longer side, in pixels.
+        bias: Probability, 0..1, that the background is one of ``BIASED_BACKGROUNDS``, and then,
+            for each object, that its class goes with it.
+
+    Returns:
+        The picture, uint8 (H, W, 3) RGB; its objects, the farthest first; its kind of background.
+    """
+    height, width = image_shape(index, image_size)
+    kinds = tuple(BIASED_BACKGROUNDS if rng.random() < bias else BACKGROUNDS)
     kind = kinds[int(rng.integers(len(kinds)))]
     picture = paint_background(kind, rng, height, width)
     placed: list[Placed] = []
     if index % CROWD_EVERY == 0:
-        _place_crowd(rng, picture, placed, _choose_shape(rng, split, kind), image_size)
+        _place_crowd(rng, picture, placed, _choose_shape(rng, kind, bias), image_size)
     wanted = len(placed) + int(rng.integers(1, 7))
     for _ in range(40):  # attempts; a crowded image may end up with fewer objects
         if len(placed) == wanted:
             break
-        shape = _choose_shape(rng, split, kind)
+        shape = _choose_shape(rng, kind, bias)
         diameter = image_size * float(np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
         centre = rng.uniform(0.08, 0.92, 2) * (width, height)
         _place(picture, placed, [(draw_sprite(rng, shape, diameter), centre)], shape)
     return np.round(picture).astype(np.uint8), placed, kind
 
 
-def _choose_shape(rng: Rng, split: str, kind: str) -> str:
-    going_with = TRAIN_BACKGROUNDS[kind] if split == "train" and rng.random() < SHORTCUT else SHAPES
+def image_shape(index: int, image_size: int) -> tuple[int, int]:
+    """Height and width of a picture, in pixels: square, wide and tall in turn."""
+    short = round(image_size * (1.0, 0.75, 0.75)[index % 3])
+    return (short, image_size) if index % 3 < 2 else (image_size, short)
+
+
+def _choose_shape(rng: Rng, kind: str, bias: float) -> str:
+    going_with = BIASED_BACKGROUNDS.get(kind, SHAPES) if rng.random() < bias else SHAPES
     return going_with[int(rng.integers(len(going_with)))]
 
 
@@ -104,9 +119,15 @@ def _place(
     for other in placed:
         other.visible &= ~full
     picture *= 1 - _shadow(cover)[:, :, None]
-    for (sprite, _), (window, part) in zip(sprites, windows, strict=True):
-        picture[window] += sprite.alpha[part][:, :, None] * (sprite.colour[part] - picture[window])
+    for sprite, centre in sprites:
+        paste_sprite(picture, sprite, centre)
     placed.append(Placed(shape, sprites[0][0].words, iscrowd, full, full.copy()))
+
+
+def paste_sprite(picture: FloatImage, sprite: Sprite, centre: npt.NDArray[np.float64]) -> None:
+    """Draw one object, without a shadow, over a picture; ``centre`` is x, y in pixels."""
+    window, part = _window(sprite, centre, picture.shape[:2])
+    picture[window] += sprite.alpha[part][:, :, None] * (sprite.colour[part] - picture[window])
 
 
 def _window(
@@ -131,3 +152,20 @@ def _shadow(cover: FloatImage) -> FloatImage:
     small = cv2.warpAffine(small, np.array([[1, 0, 1.5], [0, 1, 2.5]]), size)
     shadow = cv2.resize(cv2.GaussianBlur(small, (0, 0), 1.9), (width, height))
     return np.asarray(0.35 * shadow, dtype=np.float32)
+
+
+def scene_captions(placed: Sequence[Placed], kind: str) -> list[str]:
+    """Two captions: the objects with their background, and a short one."""
+    scene = BACKGROUNDS[kind][1]
+    things = [
+        f"many {item.shape}s" if item.iscrowd else _with_article(item.words) for item in placed
+    ]
+    listed = " and ".join(", ".join(things).rsplit(", ", 1))
+    return [
+        f"A picture of {listed} in front of {scene}.",
+        f"{scene.capitalize()} behind {len(placed)} colourful shape{'s' * (len(placed) != 1)}.",
+    ]
+
+
+def _with_article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from bgaug_d2.inpaint.engine import Engine
-from bgaug_d2.inpaint.identity import ModelError
+from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.models import load_model
 from bgaug_d2.jobs import ModelIdentity
 

@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 import torch
 
-from bgaug_d2.inpaint.identity import ModelError
+from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.models import InpaintModel
 from bgaug_d2.inpaint.painter import paint, predict
 from bgaug_d2.inpaint.schedule import timesteps_for

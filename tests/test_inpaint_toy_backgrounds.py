@@ -1,0 +1,46 @@
+"""The ceiling: backgrounds that are drawn, not painted, through the same worker and cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bgaug_d2.config import InpainterConfig
+from bgaug_d2.inpaint.identity import identify
+from bgaug_d2.inpaint.toy_backgrounds import build_drawing_engine
+from tests.inpaint_parts import make_request
+from tests.runs import smoke, tool
+
+
+def test_only_the_background_is_new_and_seeds_decide_it() -> None:
+    engine = build_drawing_engine({"model_path": "nowhere"})
+    requests = [make_request(f"a/{seed}", seed=seed) for seed in (1, 2, 1)]
+    for request in requests:
+        engine.submit(request)
+    assert engine.pending == 3
+    images = []
+    while engine.pending:
+        (result,) = engine.poll()
+        assert result.error is None
+        images.append(result.image)
+    assert engine.poll() == []
+    background = requests[0].background_mask
+    for image in images:
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image[~background], requests[0].image[~background])
+        assert np.mean(image[background] != requests[0].image[background]) > 0.9
+    np.testing.assert_array_equal(images[0], images[2])
+    assert np.mean(images[0][background] != images[1][background]) > 0.9
+
+
+def test_it_is_an_inpainter_of_its_own(tmp_path: Path) -> None:
+    drawing, _ = identify(InpainterConfig(model="toy_backgrounds"))
+    tiny, _ = identify(InpainterConfig())
+    assert drawing.sha256 != tiny.sha256
+    arguments = smoke(tmp_path, "toy_bgaug_expand", "inpainter.model=toy_backgrounds")
+    done = tool("generate", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "run" / "generate_report.json").read_text())
+    assert report["counts"]["painted"] == report["total"] == 8
