@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgaug_d2.report.tables import Run, load_runs
+from bgaug_d2.report.tables import ReportError, Run, load_runs
 from bgaug_d2.report.toy import to_markdown
 from bgaug_d2.report.toy_plan import Plan, load_plan
 from bgaug_d2.report.toy_plots import write_plots
@@ -221,5 +221,7 @@ def start(task: Task) -> subprocess.Popen[bytes]:
 if __name__ == "__main__":
     try:
         main()
+    except ReportError as error:
+        sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
