@@ -187,6 +187,15 @@ class BgAugTrainer(DefaultTrainer):
         return dict(getattr(self, "_last_eval_results", None) or {})
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """Detectron2's model; on a CPU with weights in the layout that its convolutions want."""
+        model: torch.nn.Module = super().build_model(cfg)
+        if cfg.MODEL.DEVICE == "cpu":
+            # torch's stubs know this overload for tensors only.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> CountedLoader:
         """Our loader, for a baseline as well: the same stream of draws, with visits."""
         experiment = experiment_from_cfg(cfg)

@@ -151,8 +151,8 @@ def test_bias_of_one_leaves_no_exception_and_of_zero_nothing() -> None:
     assert all(shape in BIASED_BACKGROUNDS[kind] for kind, shape in seen(1.0))
     free = seen(0.0)
     assert {kind for kind, _ in free} == set(BACKGROUNDS)
-    hills = [shape in BIASED_BACKGROUNDS["hills"] for kind, shape in free if kind == "hills"]
-    assert 0.1 < np.mean(hills) < 0.7
+    bricks = [shape in BIASED_BACKGROUNDS["bricks"] for kind, shape in free if kind == "bricks"]
+    assert 0.1 < np.mean(bricks) < 0.7
 
 
 def test_seeds_share_what_is_measured_with(tmp_path: Path) -> None:

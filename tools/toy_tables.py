@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+
+from bgaug_d2.bridge import register_base, to_experiment
 from bgaug_d2.report.tables import ReportError, Run, load_runs
 from bgaug_d2.report.toy import to_markdown
 from bgaug_d2.report.toy_plan import Plan, load_plan
@@ -27,9 +30,9 @@ from bgaug_d2.report.toy_plots import write_plots
 from bgaug_d2.results import machine
 
 TOOLS = Path(__file__).resolve().parent
-PLAN = TOOLS.parent / "configs" / "toy_tables.yaml"
+CONFIGS = TOOLS.parent / "configs"
+PLAN = CONFIGS / "toy_tables.yaml"
 OUT = Path("output/toy_tables")  # configs/experiment/toy_tables/_base.yaml says so too
-UNPAINTED = ("standard", "duplicated")
 # Whose pictures are audited, unpasted: the objects as the model left them.
 AUDITED = ("caption", "clean", "erosion", "adaptive")
 AUDIT_TEXT = (
@@ -159,7 +162,10 @@ def run_folder(cell: str, seed: int) -> Path:
 
 
 def is_painted(cell: str) -> bool:
-    return not cell.startswith(UNPAINTED)
+    """Whether a cell's experiment needs pictures."""
+    register_base()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return to_experiment(compose("train", [f"experiment=toy_tables/{cell}"])).bgaug.paints
 
 
 def training_task(cell: str, seed: int, overrides: Sequence[str]) -> Task:

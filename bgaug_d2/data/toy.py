@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 
 _MARKER = "toy_world.json"
-_VERSION = 2  # grows whenever the same settings give other pictures
+_VERSION = 3  # grows whenever the same settings give other pictures
 
 
 def generate_toy(root: str | Path, config: ToyConfig) -> None:

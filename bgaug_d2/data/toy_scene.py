@@ -19,9 +19,9 @@ from bgaug_d2.data.toy_shapes import SHAPES, Sprite, draw_sprite
 
 # What a biased split shows, and the classes that come with it.
 BIASED_BACKGROUNDS = {
-    "hills": ("ball", "star", "moon"),
-    "bricks": ("box", "heart", "arrow"),
-    "clouds": ("triangle", "cross"),
+    "bricks": ("ball", "star", "moon"),
+    "stripes": ("box", "heart", "arrow"),
+    "cells": ("triangle", "cross"),
 }
 CROWD_EVERY = 8  # one image in so many has a crowd region; the first of each split does
 _MIN_PIXELS = 20
