@@ -18,6 +18,7 @@ MODES = ("none", "duplicate", "replace", "expand")
 WEIGHTINGS = ("uniform", "nonuniform")
 ON_MISS = ("original", "wait", "error")
 DTYPES = ("auto", "float32", "bfloat16")
+GPU_ROWS, CPU_ROWS = 32, 8  # what worker.rows=0 means
 
 
 class ConfigError(ValueError):
@@ -79,6 +80,8 @@ class RecipeConfig:
         erosion_resolution: Whether ``k`` counts pixels of the ``diffusion`` square or of the
             ``image``.
         guidance_scale: Classifier-free guidance; 1 switches it off.
+        guidance_interval: Two shares of the full schedule, 0..1, between which guidance is on
+            (Kynkaanniemi et al. 2024, arXiv 2404.07724); a step outside costs half. [0, 1] is all.
         resolution: Side of the square that the model paints, in pixels.
         timestep_spacing: How the schedule places its timesteps, ``linspace`` or ``trailing``.
         paste_back: Put the source's object pixels back bit for bit (off: the paper-faithful arm).
@@ -98,6 +101,7 @@ class RecipeConfig:
     erosion_kernel: int = 7
     erosion_resolution: str = "diffusion"
     guidance_scale: float = 7.5
+    guidance_interval: list[float] = field(default_factory=lambda: [0.0, 1.0])
     resolution: int = 512
     timestep_spacing: str = "linspace"
     paste_back: bool = True
@@ -117,6 +121,14 @@ class RecipeConfig:
         check_between("recipe.num_inference_steps", self.num_inference_steps, 1, 1000)
         check_between("recipe.fixed_T_hat", self.fixed_T_hat, 0, self.num_inference_steps)
         check_between("recipe.guidance_scale", self.guidance_scale, 1, 100)
+        self.guidance_interval = [float(share) for share in self.guidance_interval]
+        if len(self.guidance_interval) != 2 or not (
+            0 <= self.guidance_interval[0] <= self.guidance_interval[1] <= 1
+        ):
+            raise ConfigError(
+                f"recipe.guidance_interval={self.guidance_interval!r} is not allowed; give two "
+                "shares of the schedule, 0..1, the smaller first"
+            )
         check_between("recipe.resolution", self.resolution, 32, 4096)
         check_between("recipe.min_background", self.min_background, 0, 1)
         check_between("recipe.erosion_kernel", self.erosion_kernel, 1, 255)
@@ -178,7 +190,8 @@ class WorkerConfig:
     Attributes:
         devices: Torch devices, one process each; ``auto`` means every GPU, or the CPU where there
             is none.
-        batch_size: Pictures per model call; 0 means 16 on a GPU, 4 on a CPU.
+        rows: Rows of a UNet call, one per picture and guidance branch; 0 means 32 on a GPU, 8 on a
+            CPU.
         threads: CPU threads per process that decode, build masks and encode PNG beside the model.
         queue_size: Jobs a process holds; more are refused at once.
         deadline_s: How long ``on_miss=wait`` waits for one picture.
@@ -192,7 +205,7 @@ class WorkerConfig:
     """
 
     devices: list[str] = field(default_factory=lambda: ["auto"])
-    batch_size: int = 0
+    rows: int = 0
     threads: int = 2
     queue_size: int = 512
     deadline_s: float = 120.0
@@ -205,7 +218,7 @@ class WorkerConfig:
     breaker_cooldown_s: float = 5.0
 
     def __post_init__(self) -> None:
-        check_between("worker.batch_size", self.batch_size, 0, 1024)
+        check_between("worker.rows", self.rows, 0, 1024)
         check_between("worker.threads", self.threads, 1, 256)
         check_between("worker.queue_size", self.queue_size, 1, 1_000_000)
         check_between("worker.max_restarts", self.max_restarts, 0)

@@ -27,7 +27,7 @@ from bgaug_d2.bridge import to_cfg
 from bgaug_d2.build import BackgroundAugmentation, expanded, train_dicts
 from bgaug_d2.cache import CacheEntry, Rejection, VariantCache
 from bgaug_d2.client import WorkerClient
-from bgaug_d2.config import ConfigError, WorkerConfig
+from bgaug_d2.config import CPU_ROWS, GPU_ROWS, ConfigError, WorkerConfig
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.experiment_config import ExperimentConfig
 from bgaug_d2.generate_report import Outcome, Report, Task, announce, estimate, finish
@@ -52,9 +52,9 @@ R = TypeVar("R")
 # Faults of one image, which end nothing but its own task.
 _TASK_FAULTS = (ImageError, AnnotationError, PromptError, OSError)
 _SCAN_THREADS = 8
-# Requests under way per process, in batches: one is painted, one is ready, two are in preparation.
-_BATCHES_IN_FLIGHT = 4
-_GPU_BATCH, _CPU_BATCH = 16, 4
+# Requests under way per process and row of a UNet call. With guidance a picture takes two rows: a
+# quarter of the requests is painted, a quarter is ready, the rest is in preparation.
+_IN_FLIGHT_PER_ROW = 2
 # Each is a thread with a connection to every process, and a process takes 512.
 _MAX_IN_FLIGHT = 400
 # A process that hangs is killed and started anew long before; one that is given up answers at once.
@@ -219,6 +219,6 @@ def _bar(outcomes: Iterable[Outcome], total: int, text: str) -> Iterator[Outcome
 
 def _in_flight(worker: WorkerConfig) -> int:
     devices = worker_devices(worker)
-    batch = worker.batch_size or (_CPU_BATCH if devices[0] == "cpu" else _GPU_BATCH)
-    wanted = len(devices) * min(_BATCHES_IN_FLIGHT * batch, worker.queue_size)
+    rows = worker.rows or (CPU_ROWS if devices[0] == "cpu" else GPU_ROWS)
+    wanted = len(devices) * min(_IN_FLIGHT_PER_ROW * rows, worker.queue_size)
     return min(wanted, _MAX_IN_FLIGHT)

@@ -187,7 +187,7 @@ class JobServer:
             **self._table.sizes(),
             "displaced": self._table.displaced,
             "images_per_second": self._loop.images_per_second(),
-            "batch_size": self._loop.batch_size,
+            "rows": self._loop.rows,
             "progress": self._loop.progress,
             "uptime_s": time.monotonic() - self._began,
             "pid": os.getpid(),

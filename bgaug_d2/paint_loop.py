@@ -42,11 +42,11 @@ _NO_WRITE = Reply("error", "the cache cannot be written to, so nothing is painte
 class PaintEngine(Protocol):
     """What paints: ``bgaug_d2.inpaint.engine.Engine``, or a stand-in. One thread uses it.
 
-    Any thread reads ``progress``, which grows while it works, and ``batch_size``.
+    Any thread reads ``progress``, which grows while it works, and ``rows``.
     """
 
     progress: int
-    batch_size: int
+    rows: int
 
     @property
     def pending(self) -> int:
@@ -120,9 +120,9 @@ class PaintLoop:
         return self._engine.progress + self._steps
 
     @property
-    def batch_size(self) -> int:
-        """Pictures per model call; the engine lowers it when memory runs out."""
-        return self._engine.batch_size
+    def rows(self) -> int:
+        """Rows of a UNet call; the engine lowers them when memory runs out."""
+        return self._engine.rows
 
     def images_per_second(self) -> float:
         """Pictures a second over the last 64, up to now."""

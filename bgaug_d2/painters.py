@@ -167,7 +167,7 @@ def _worker_spec(
         "identity": asdict(painting.identity),
         "device": device,
         "dtype": painting.dtype,
-        "batch_size": settings.worker.batch_size,
+        "rows": settings.worker.rows,
     }
     if device == "cpu":  # half of the cores, which training needs as well
         cores = len(os.sched_getaffinity(0))

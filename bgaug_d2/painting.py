@@ -46,6 +46,7 @@ class PaintRequest:
         seed: Of the noise, in [0, 2**63).
         prompt, negative_prompt: Texts of the two guidance branches.
         guidance_scale: 1 means no guidance.
+        guidance_interval: Shares of the full schedule, 0..1, between which guidance is on.
         num_inference_steps: ``T``, the length of the full schedule.
         timestep_spacing: ``linspace`` or ``trailing``.
     """
@@ -58,6 +59,7 @@ class PaintRequest:
     prompt: str
     negative_prompt: str
     guidance_scale: float
+    guidance_interval: tuple[float, float]
     num_inference_steps: int
     timestep_spacing: str
 
@@ -103,6 +105,7 @@ class Prepared:
             prompt=self.job.prompt,
             negative_prompt=settings.negative_prompt,
             guidance_scale=settings.guidance_scale,
+            guidance_interval=(settings.guidance_interval[0], settings.guidance_interval[1]),
             num_inference_steps=settings.num_inference_steps,
             timestep_spacing=settings.timestep_spacing,
         )

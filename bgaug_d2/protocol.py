@@ -82,7 +82,7 @@ class WorkerSpec:
         cache_max_bytes: Quota of the cache; 0 means none.
         threads: CPU threads that decode, build masks and encode.
         queue_size: Jobs held at most.
-        max_started: Pictures in memory at most; 0 means four batches.
+        max_started: Pictures in memory at most; 0 means two per row of a UNet call.
         socket: Path of its socket; the pool fills it in.
     """
 

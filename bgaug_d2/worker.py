@@ -31,9 +31,9 @@ from bgaug_d2.task_table import TaskTable
 
 logger = logging.getLogger(__name__)
 
-# Pictures between disk and cache: several batches, from which the engine can choose equals, but not
-# so many that a picture somebody waits for comes late. Large images are held in check by bytes.
-_BATCHES_STARTED = 4
+# Pictures between disk and cache: enough that the engine finds one for each row that falls free,
+# not so many that one that somebody waits for comes late. Large images are held in check by bytes.
+_STARTED_PER_ROW, _MIN_STARTED = 2, 4
 _MAX_STARTED_BYTES = 1 << 30
 # Time to end what is being written to the cache when the parent is gone.
 _LAST_WORDS_S = 1.0
@@ -72,7 +72,7 @@ def _run(spec: WorkerSpec, parent_pid: int, events: int) -> None:
     threading.Thread(target=_watch, args=(parent_pid, end), name="watch", daemon=True).start()
     cache = VariantCache(spec.cache_dir, spec.cache_max_bytes)
     engine = _build_engine(spec)
-    max_started = spec.max_started or _BATCHES_STARTED * engine.batch_size
+    max_started = spec.max_started or max(_STARTED_PER_ROW * engine.rows, _MIN_STARTED)
     table = TaskTable(spec.queue_size, max_started, _MAX_STARTED_BYTES)
     counts = Counts()
     on_painted = functools.partial(_tell, events, PAINTED)

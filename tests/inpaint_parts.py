@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.identity import RANDOM_LICENSE
 from bgaug_d2.inpaint.models import InpaintModel, load_model
+from bgaug_d2.inpaint.painter import begin, encode_picture, pictures, step
 from bgaug_d2.inpaint.random_model import write_random_model
+from bgaug_d2.inpaint.solver import SolverTable, solver_table
 from bgaug_d2.jobs import ModelIdentity
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.painting import PaintRequest, PaintResult
 
 IDENTITY = ModelIdentity("random", "", "ab" * 32, RANDOM_LICENSE)
 
@@ -75,6 +78,7 @@ def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
         "prompt": "Generate a clean background",
         "negative_prompt": "",
         "guidance_scale": 7.5,
+        "guidance_interval": (0.0, 1.0),
         "num_inference_steps": 6,
         "timestep_spacing": "linspace",
     }
@@ -83,3 +87,37 @@ def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
 
 def no_count() -> None:
     """For calls that want to be told of steps."""
+
+
+def denoise(
+    model: InpaintModel, requests: Sequence[PaintRequest], on_step: Callable[[], None] = no_count
+) -> torch.Tensor:
+    """Clean latents (B, C, h, w) of requests that walk together."""
+    walks = [begin(model, each, table_of(model, each), encode_picture) for each in requests]
+    while under_way := [walk for walk in walks if not walk.done]:
+        step(model, under_way)
+        on_step()
+    return torch.stack([walk.latents for walk in walks])
+
+
+def paint(
+    model: InpaintModel, requests: Sequence[PaintRequest], on_step: Callable[[], None] = no_count
+) -> list[np.ndarray | None]:
+    images, finite = pictures(model, denoise(model, requests, on_step))
+    return [image if good else None for image, good in zip(images.numpy(), finite, strict=True)]
+
+
+def table_of(model: InpaintModel, request: PaintRequest) -> SolverTable:
+    return solver_table(model.noise_config, request.num_inference_steps, request.timestep_spacing)
+
+
+def drain(engine: Engine) -> dict[str, PaintResult]:
+    """All results by request."""
+    results: dict[str, PaintResult] = {}
+    for _ in range(50):
+        for result in engine.poll():
+            assert result.request_id not in results
+            results[result.request_id] = result
+        if not engine.pending:
+            return results
+    raise AssertionError(f"{engine.pending} requests are pending for ever")

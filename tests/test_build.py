@@ -191,7 +191,7 @@ def settings_of(tmp_path: Path, **fields: Any) -> BgAugConfig:
         mode="replace",
         recipe=RecipeConfig(resolution=64, num_inference_steps=2),
         cache=CacheConfig(dir=str(tmp_path / "cache")),
-        worker=WorkerConfig(devices=["cpu"], batch_size=2),
+        worker=WorkerConfig(devices=["cpu"], rows=2),
         **fields,
     )
 

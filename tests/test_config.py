@@ -40,7 +40,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (config.CacheConfig, {"dir": ""}, "cache.dir"),
     (config.CacheConfig, {"max_gb": -1}, "cache.max_gb"),
     (config.WorkerConfig, {"devices": []}, "worker.devices"),
-    (config.WorkerConfig, {"batch_size": -1}, "worker.batch_size"),
+    (config.WorkerConfig, {"rows": -1}, "worker.rows"),
     (config.WorkerConfig, {"threads": 0}, "worker.threads"),
     (config.WorkerConfig, {"queue_size": 0}, "worker.queue_size"),
     (config.WorkerConfig, {"deadline_s": 0}, "worker.deadline_s"),

@@ -19,7 +19,7 @@ from bgaug_d2.inpaint.models import load_model
 from bgaug_d2.inpaint.random_model import write_random_model
 from bgaug_d2.painting import finish, prepare
 from tests.factories import make_job, objects_of, source_of, tiny_coco
-from tests.inpaint_parts import IDENTITY, make_request, tiny_folder
+from tests.inpaint_parts import IDENTITY, drain, make_request, tiny_folder
 
 
 def _options(**changes: Any) -> dict[str, Any]:
@@ -28,26 +28,26 @@ def _options(**changes: Any) -> dict[str, Any]:
         "identity": asdict(IDENTITY),
         "device": "cpu",
         "dtype": "float32",
-        "batch_size": 2,
+        "rows": 2,
     }
     return json.loads(json.dumps(options | changes))
 
 
 def test_engine_from_json_options_paints() -> None:
     engine = build_engine(_options())
-    assert engine.batch_size == 2
+    assert engine.rows == 2
     assert engine.model.identity == IDENTITY
     engine.probe()
     engine.submit(make_request())
-    result = engine.poll()[0]
+    (result,) = drain(engine).values()
     assert result.error is None
     assert result.image is not None
     assert result.image.shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize("batch_size", [0, None])
-def test_batch_size_nought_means_four_on_a_cpu(batch_size: int | None) -> None:
-    assert build_engine(_options(batch_size=batch_size)).batch_size == 4
+@pytest.mark.parametrize("rows", [0, None])
+def test_rows_nought_means_eight_on_a_cpu(rows: int | None) -> None:
+    assert build_engine(_options(rows=rows)).rows == 8
 
 
 def test_missing_and_unknown_options_are_named() -> None:
@@ -121,7 +121,7 @@ def test_random_models_tokenizer_keeps_every_character_apart() -> None:
 def test_tiny_pictures_of_photographs_pass_the_quality_check(
     tiny_coco_root: Path, unet_channels: int, resolution: int
 ) -> None:
-    engine = build_engine(_options(model_path=str(tiny_folder(unet_channels)), batch_size=4))
+    engine = build_engine(_options(model_path=str(tiny_folder(unet_channels)), rows=4))
     prepared = {}
     for record, objects, path in islice(tiny_coco(tiny_coco_root), 6):
         job = make_job(

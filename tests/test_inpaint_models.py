@@ -15,7 +15,7 @@ from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.models import load_model
 from bgaug_d2.inpaint.prompting import PromptEncoder
-from tests.inpaint_parts import IDENTITY, make_request, tiny_folder, tiny_loaded
+from tests.inpaint_parts import IDENTITY, drain, make_request, tiny_folder, tiny_loaded
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ def test_nan_in_the_weights_becomes_error_results(folder: Path) -> None:
     tensors = load_file(weights)
     tensors["conv_out.weight"][0, 0, 0, 0] = torch.nan
     save_file(tensors, weights, metadata={"format": "pt"})
-    engine = Engine(load_model(folder, "cpu", "float32", IDENTITY), batch_size=2)
+    engine = Engine(load_model(folder, "cpu", "float32", IDENTITY), rows=2)
     engine.submit(make_request())
-    assert engine.poll()[0].error == "non-finite"
+    assert [result.error for result in drain(engine).values()] == ["non-finite"]
 
 
 def test_prompts_are_encoded_once_and_the_oldest_is_forgotten() -> None:

@@ -11,15 +11,17 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline
 
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import decode, denoise, encode, paint
-from bgaug_d2.inpaint.schedule import timesteps_for
+from bgaug_d2.inpaint.painter import decode, encode
+from bgaug_d2.inpaint.solver import timesteps_for
 from bgaug_d2.masks import latent_background_mask
 from bgaug_d2.painting import PaintRequest
 from tests.inpaint_parts import (
+    denoise,
     make_image,
     make_mask,
     make_request,
     no_count,
+    paint,
     tiny_folder,
     tiny_loaded,
     with_unet,

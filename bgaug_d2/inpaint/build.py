@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
+from bgaug_d2.config import CPU_ROWS, GPU_ROWS
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.models import load_model
 from bgaug_d2.jobs import ModelIdentity
-
-GPU_BATCH, CPU_BATCH = 16, 4
 
 
 def build_engine(options: Mapping[str, Any]) -> Engine:
@@ -20,16 +19,16 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
 
     Args:
         options: ``model_path``; ``identity``, the fields of ``ModelIdentity``; ``device``;
-            ``dtype`` (``float32`` or ``bfloat16``); ``batch_size``, 0 or absent for 16 on a GPU and
-            4 on a CPU; ``threads``, absent to leave torch's number of CPU threads for this process
-            as it is.
+            ``dtype`` (``float32`` or ``bfloat16``); ``rows`` of a UNet call, 0 or absent for 32 on
+            a GPU and 8 on a CPU; ``threads``, absent to leave torch's number of CPU threads for
+            this process as it is.
 
     Raises:
         ModelError: An option is missing or unknown, the device is absent, or the model cannot be
             used.
     """
-    known = {"model_path", "identity", "device", "dtype", "batch_size", "threads"}
-    missing = known - {"batch_size", "threads"} - set(options)
+    known = {"model_path", "identity", "device", "dtype", "rows", "threads"}
+    missing = known - {"rows", "threads"} - set(options)
     if missing or set(options) - known:
         raise ModelError(
             f"engine options: missing {sorted(missing)}, unknown {sorted(set(options) - known)}"
@@ -45,5 +44,4 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
         options["model_path"], device, options["dtype"], ModelIdentity(**options["identity"])
     )
     on_gpu = model.device.type == "cuda"
-    batch_size = int(options.get("batch_size") or 0) or (GPU_BATCH if on_gpu else CPU_BATCH)
-    return Engine(model, batch_size)
+    return Engine(model, int(options.get("rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS))

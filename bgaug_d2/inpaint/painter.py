@@ -1,8 +1,9 @@
-"""Painting one batch: encode, walk from noise to picture with eq. 2's blending, decode.
+"""A picture's walk from noise to picture; walks share UNet calls, whatever step each is at.
 
-Shapes: B pictures of one batch; S side of the square in pixels; C latent channels; h = w = S / f
-with f = ``vae_factor``; L, D length and width of a prompt's embedding. Latents are float32 between
-two steps whatever the model's dtype: the solver's differences are small against its terms.
+Shapes: B pictures of one UNet call; R its rows, one per picture and guidance branch; S side of the
+square in pixels; C latent channels; h = w = S / f with f = ``vae_factor``; L, D length and width
+of a prompt's embedding. Latents are float32 between two steps whatever the model's dtype: the
+solver's differences are small against its terms.
 
 Where this differs from diffusers' StableDiffusionInpaintPipeline on purpose (everything else is
 tested to agree with it):
@@ -18,113 +19,214 @@ tested to agree with it):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.schedule import Schedule
+from bgaug_d2.inpaint.solver import SolverTable, advance, noised
 from bgaug_d2.masks import Picture, latent_background_mask
 from bgaug_d2.painting import PaintRequest
 
+# Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3): ``encode_pixels``, or what remembers it.
+Encoder = Callable[[InpaintModel, np.ndarray], torch.Tensor]
+
+
+@dataclass(eq=False)
+class Walk:
+    """One picture on its way.
+
+    Attributes:
+        request: What was asked for.
+        table: The solver's, of the request's full schedule.
+        embeddings: Of the prompt and, with guidance, of the negative prompt, each (L, D).
+        painted: bool (1, h, w), True where the background is painted.
+        original: Encoded original, (C, h, w); None for a 9-channel UNet.
+        extra: Further input channels of a 9-channel UNet, (C + 1, h, w), or None.
+        noise: Standard normal, (C, h, w), fixed for the whole walk.
+        latents, previous: State of the solver, (C, h, w).
+        taken: Steps taken.
+    """
+
+    request: PaintRequest
+    table: SolverTable
+    embeddings: list[torch.Tensor]
+    painted: torch.Tensor
+    original: torch.Tensor | None
+    extra: torch.Tensor | None
+    noise: torch.Tensor
+    latents: torch.Tensor
+    previous: torch.Tensor
+    taken: int = 0
+
+    @property
+    def index(self) -> int:
+        """The next step of the full schedule, T - T_hat..T - 1."""
+        return self.request.num_inference_steps - self.request.T_hat + self.taken
+
+    @property
+    def done(self) -> bool:
+        """Whether the latents are clean."""
+        return self.taken == self.request.T_hat
+
+    @property
+    def guided(self) -> bool:
+        """Whether the next step has two guidance branches."""
+        return is_guided(self.request, self.index)
+
+
+def is_guided(request: PaintRequest, index: int) -> bool:
+    """Whether step ``index`` of the full schedule has two guidance branches."""
+    first, end = request.guidance_interval
+    return request.guidance_scale > 1 and first <= index / request.num_inference_steps < end
+
 
 @torch.inference_mode()
-def paint(
-    model: InpaintModel, requests: Sequence[PaintRequest], on_step: Callable[[], None]
-) -> list[Picture | None]:
-    """New backgrounds for requests that share T_hat, T, guidance, spacing and size.
+def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encoder: Encoder) -> Walk:
+    """A walk before its first step.
+
+    Starting at T, nothing of the original is mixed in, not even where latents are kept: so do the
+    paper and diffusers' pipeline. From the first step on kept latents follow the noised original.
 
     Args:
         model: A loaded model.
-        requests: At least one, checked by the caller.
-        on_step: Called after each UNet call.
-
-    Returns:
-        Per request the picture, uint8 RGB (S, S, 3), or None where a latent or pixel is not finite.
+        request: Checked by the caller.
+        table: Of the request's schedule.
+        encoder: Encodes the original.
     """
-    latents = denoise(model, requests, on_step)  # (B, C, h, w)
-    decoded = decode(model, latents)  # (B, 3, S, S)
-    # Row by row: what is wrong with one picture must not reach its batch mates.
-    finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(decoded).flatten(1).all(1)
-    pixels = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().nan_to_num(0).to(torch.uint8)
-    rows = pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return [row if good else None for row, good in zip(rows, finite.tolist(), strict=True)]
+    start = request.num_inference_steps - request.T_hat
+    cells = request.image.shape[0] // model.vae_factor
+    noise = _noise(request.seed, (model.latent_channels, cells, cells)).to(model.device)
+    mask = latent_background_mask(request.background_mask, model.vae_factor)
+    painted = torch.from_numpy(mask).to(model.device)[None]
+    blends = model.unet_in_channels == model.latent_channels
+    original = encoder(model, request.image)[0] if blends or start else None
+    latents = noise
+    if original is not None and start:
+        latents = float(table.alpha[start]) * original + float(table.sigma[start]) * noise
+    texts = [request.prompt]
+    if request.guidance_scale > 1:
+        texts.append(request.negative_prompt)
+    return Walk(
+        request=request,
+        table=table,
+        embeddings=list(model.prompts(texts)),
+        painted=painted,
+        original=original if blends else None,
+        extra=None if blends else _inpainting_channels(model, request.image, painted),
+        noise=noise,
+        latents=latents,
+        previous=latents,
+    )
 
 
 @torch.inference_mode()
-def denoise(
-    model: InpaintModel, requests: Sequence[PaintRequest], on_step: Callable[[], None]
-) -> torch.Tensor:
-    """The walk from noise to clean latents, float32 (B, C, h, w); arguments as of ``paint``."""
-    first = requests[0]
-    # 1. Schedule, and the noise that each request keeps for its whole walk
-    schedule = Schedule(
-        model.noise_config, first.num_inference_steps, first.T_hat, first.timestep_spacing
+def step(model: InpaintModel, walks: Sequence[Walk], max_rows: int = 0, rows: int = 0) -> int:
+    """One step of each walk: UNet, classifier-free guidance, solver, blending of eq. 2.
+
+    Nothing is changed when it fails.
+
+    Args:
+        model: A loaded model.
+        walks: Not done, of one size; each at its own step of its own schedule.
+        max_rows: Rows per UNet call; 0 takes all in one.
+        rows: Pad each UNet call to so many rows, for a model compiled for that number; 0 does not.
+
+    Returns:
+        Rows evaluated, without padding.
+    """
+    # 1. Rows: the conditional branch of all, then the unconditional one of those that are guided
+    guided = [number for number, walk in enumerate(walks) if walk.guided]
+    latents = torch.stack([walk.latents for walk in walks])  # (B, C, h, w)
+    inputs = latents
+    if walks[0].extra is not None:
+        inputs = torch.cat([latents, _stack(walk.extra for walk in walks)], dim=1)
+    inputs = torch.cat([inputs, inputs[guided]]).to(model.dtype)  # (R, C or 2 C + 1, h, w)
+    embeddings = torch.stack(
+        [walk.embeddings[0] for walk in walks] + [walks[i].embeddings[1] for i in guided]
     )
-    cells = first.image.shape[0] // model.vae_factor
-    shape = (model.latent_channels, cells, cells)
-    noise = torch.stack([_noise(each.seed, shape) for each in requests]).to(model.device)
+    told = [walk.table.timesteps[walk.index] for walk in walks]
+    timesteps = torch.tensor(told + [told[i] for i in guided], device=model.device)
 
-    # 2. Pixels and masks, True where painted
-    pixels = torch.from_numpy(np.stack([each.image for each in requests])).to(model.device)
-    # Contiguous: torch's channels-last kernels on a CPU are ten times less exact.
-    pixels = pixels.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1.0  # (B, 3, S, S), -1..1
-    masks = [latent_background_mask(each.background_mask, model.vae_factor) for each in requests]
-    painted = torch.from_numpy(np.stack(masks)).to(model.device)[:, None]  # (B, 1, h, w)
+    # 2. The UNet, and guidance
+    prediction = predict(model, inputs, timesteps, embeddings, max_rows, rows)  # (R, C, h, w)
+    prediction, unconditional = prediction[: len(walks)], prediction[len(walks) :]
+    if guided:
+        scales = [walks[i].request.guidance_scale for i in guided]
+        scale = torch.tensor(scales, device=model.device)[:, None, None, None]
+        prediction = prediction.clone()
+        prediction[guided] = unconditional + scale * (prediction[guided] - unconditional)
 
-    # 3. What the UNet is told besides the latents
-    texts = [each.prompt for each in requests]
-    if first.guidance_scale > 1:
-        texts = [each.negative_prompt for each in requests] + texts
-    embeddings = model.prompts(texts)  # (B or 2 B, L, D)
-    blends = model.unet_in_channels == model.latent_channels
-    extra = None if blends else _inpainting_channels(model, pixels, painted.float())
-
-    # 4. Start at index T - T_hat
-    original = encode(model, pixels) if blends or not schedule.pure_noise else None
-    latents = schedule.start(original, noise)  # (B, C, h, w)
-
-    # 5. Denoise; a 4-channel UNet does not know the mask, so kept latents are put back (eq. 2)
-    for index, timestep in enumerate(schedule.timesteps):
-        prediction = predict(model, latents, timestep, embeddings, extra, first.guidance_scale)
-        latents = schedule.step(prediction, index, latents)
-        if blends and original is not None:
-            kept = schedule.noised(original, noise, index + 1)  # the original after the last step
-            latents = torch.where(painted, latents, kept)
-        on_step()
-    return latents
+    # 3. The solver; a 4-channel UNet does not know the mask, so kept latents are put back (eq. 2)
+    lines = [
+        (walk.table.steps if walk.taken else walk.table.first_steps)[walk.index] for walk in walks
+    ]
+    steps = torch.from_numpy(np.stack(lines)).to(model.device)  # (B, 7)
+    previous = torch.stack([walk.previous for walk in walks])
+    latents, x0 = advance(latents, previous, prediction, steps)
+    if walks[0].original is not None:
+        kept = noised(
+            _stack(walk.original for walk in walks),
+            torch.stack([walk.noise for walk in walks]),
+            steps,
+        )
+        latents = torch.where(torch.stack([walk.painted for walk in walks]), latents, kept)
+    for walk, after, clean in zip(walks, latents, x0, strict=True):
+        walk.latents, walk.previous, walk.taken = after, clean, walk.taken + 1
+    return len(inputs)
 
 
 def predict(
     model: InpaintModel,
-    latents: torch.Tensor,
-    timestep: int,
+    inputs: torch.Tensor,
+    timesteps: torch.Tensor,
     embeddings: torch.Tensor,
-    extra: torch.Tensor | None,
-    guidance_scale: float,
+    max_rows: int = 0,
+    rows: int = 0,
 ) -> torch.Tensor:
-    """The UNet's prediction, float32 (B, C, h, w), with classifier-free guidance where scale > 1.
+    """The UNet's predictions, float32 (R, C, h, w), in calls of at most ``max_rows``.
 
     Args:
         model: A loaded model.
-        latents: float32 (B, C, h, w).
-        timestep: Of the training schedule.
-        embeddings: (B, L, D), or with guidance (2 B, L, D), negative prompts first.
-        extra: Further input channels of a 9-channel UNet, (B, C + 1, h, w), or None.
-        guidance_scale: 1 takes a single branch.
+        inputs: (R, C or 2 C + 1, h, w) in the model's dtype.
+        timesteps: int64 (R,), of the training schedule.
+        embeddings: (R, L, D).
+        max_rows: Rows per call; 0 takes all in one.
+        rows: Pad each call to so many rows; 0 does not.
     """
-    rows = latents if extra is None else torch.cat([latents, extra.float()], dim=1)
-    branches = embeddings.shape[0] // latents.shape[0]
-    rows = torch.cat([rows] * branches).to(model.dtype)
-    timesteps = torch.full((rows.shape[0],), timestep, dtype=torch.int64, device=model.device)
-    prediction = model.unet(rows, timesteps, encoder_hidden_states=embeddings, return_dict=False)[0]
-    prediction = prediction.float()
-    if branches == 1:
-        return prediction
-    unconditional, conditional = prediction.chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+    size = max_rows or len(inputs)
+    chunks = zip(inputs.split(size), timesteps.split(size), embeddings.split(size), strict=True)
+    found = []
+    for chunk, told, texts in chunks:
+        missing = rows - len(chunk)
+        padded = [_padded(each, missing) for each in (chunk, told, texts)]
+        answer = model.unet(
+            padded[0], padded[1], encoder_hidden_states=padded[2], return_dict=False
+        )[0]
+        found.append(answer[: len(chunk)].float())
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def pictures(model: InpaintModel, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clean latents (B, C, h, w) as pictures, on the model's device.
+
+    Returns:
+        uint8 RGB (B, S, S, 3), and bool (B,): False where a latent or a pixel is not finite.
+    """
+    decoded = decode(model, latents)  # (B, 3, S, S)
+    # Row by row: what is wrong with one picture must not reach its batch mates.
+    finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(decoded).flatten(1).all(1)
+    pixels = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().nan_to_num(0).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous(), finite
+
+
+def encode_picture(model: InpaintModel, image: Picture) -> torch.Tensor:
+    """Encoded picture, float32 (1, C, h, w), of uint8 RGB (S, S, 3)."""
+    return encode(model, _pixels(model, image))
 
 
 def encode(model: InpaintModel, pixels: torch.Tensor) -> torch.Tensor:
@@ -146,9 +248,32 @@ def _noise(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
 
 
+def _pixels(model: InpaintModel, image: Picture) -> torch.Tensor:
+    """float32 (1, 3, S, S), -1..1, of uint8 RGB (S, S, 3)."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.device)
+    # Contiguous: torch's channels-last kernels on a CPU are ten times less exact.
+    return pixels.permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1.0
+
+
 def _inpainting_channels(
-    model: InpaintModel, pixels: torch.Tensor, painted: torch.Tensor
+    model: InpaintModel, image: Picture, painted: torch.Tensor
 ) -> torch.Tensor:
-    """Mask and encoded masked image, (B, 1 + C, h, w); painted pixels are mid-grey in the image."""
-    blank = F.interpolate(painted, scale_factor=float(model.vae_factor), mode="nearest")
-    return torch.cat([painted, encode(model, pixels * (1 - blank))], dim=1)
+    """Mask and encoded masked image, (1 + C, h, w); painted pixels are mid-grey in the image."""
+    cells = painted.float()[None]
+    blank = F.interpolate(cells, scale_factor=float(model.vae_factor), mode="nearest")
+    masked = encode(model, _pixels(model, image) * (1 - blank))
+    return torch.cat([cells, masked], dim=1)[0]
+
+
+def _padded(values: torch.Tensor, missing: int) -> torch.Tensor:
+    """``values`` with its last row repeated ``missing`` times."""
+    return (
+        torch.cat([values, values[-1:].expand(missing, *values.shape[1:])])
+        if missing > 0
+        else values
+    )
+
+
+def _stack(tensors: Iterable[torch.Tensor | None]) -> torch.Tensor:
+    """Stack what all walks of a batch have."""
+    return torch.stack([each for each in tensors if each is not None])

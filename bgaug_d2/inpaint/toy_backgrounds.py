@@ -19,12 +19,12 @@ class DrawingEngine:
     """Draws one background a ``poll``; the interface is that of ``engine.Engine``.
 
     Attributes:
-        batch_size: Always 1.
+        rows: Always 1.
         progress: Grows with every picture.
     """
 
     def __init__(self) -> None:
-        self.batch_size = 1
+        self.rows = 1
         self.progress = 0
         self._queue: list[PaintRequest] = []
 

@@ -80,6 +80,7 @@ def paint_backgrounds(
                 prompt=prompt,
                 negative_prompt=settings.negative_prompt,
                 guidance_scale=guidance,
+                guidance_interval=(0.0, 1.0),
                 num_inference_steps=steps,
                 timestep_spacing=settings.timestep_spacing,
             )

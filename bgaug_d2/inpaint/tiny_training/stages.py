@@ -101,7 +101,7 @@ def describe_tiny(out: Path, model_folder: Path, samples: int, training: Trainin
     """Judge a written model and write its card and ``samples.jpg``."""
     identity = ModelIdentity(TINY, "", digest_model(model_folder), TINY_LICENSE)
     model = load_model(model_folder, "cpu", "float32", identity)
-    engine = Engine(model, batch_size=4)
+    engine = Engine(model, rows=8)
     settings = RecipeConfig(num_inference_steps=20, guidance_scale=GUIDANCE)
     held_out = range(_HELD_OUT, _HELD_OUT + 4 * len(BACKGROUNDS) * samples, 2)
     real = draw_pictures(held_out, SIZE)
