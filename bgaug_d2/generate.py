@@ -103,6 +103,7 @@ def generate(
         ) as workers:
             client = worker_client(workers.painting.addresses, settings.worker)
             _paint(sample, _Painter(planner, augmentation.cache, client), in_flight, report)
+            report.workers = workers.stats()
     report.counts["missing"] = report.total - report.counts.total()
     if experiment.dry_run:
         estimate(missing, report)

@@ -54,6 +54,7 @@ class Report:
         examples: For each reason some file names.
         seconds: Spent painting.
         num_bytes: Of the pictures painted now.
+        workers: What the painting processes counted and measured; None if none was started.
     """
 
     total: int
@@ -62,6 +63,7 @@ class Report:
     examples: dict[str, list[str]] = field(default_factory=dict)
     seconds: float = 0.0
     num_bytes: int = 0
+    workers: dict[str, Any] | None = None
 
     def add(self, outcome: Outcome) -> None:
         """Count one picture."""

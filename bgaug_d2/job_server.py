@@ -188,6 +188,7 @@ class JobServer:
             "displaced": self._table.displaced,
             "images_per_second": self._loop.images_per_second(),
             "rows": self._loop.rows,
+            "engine": self._loop.engine_metrics(),
             "progress": self._loop.progress,
             "uptime_s": time.monotonic() - self._began,
             "pid": os.getpid(),

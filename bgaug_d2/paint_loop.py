@@ -58,6 +58,9 @@ class PaintEngine(Protocol):
     def poll(self) -> list[PaintResult]:
         """Do one unit of work; an exception means that this process is of no more use."""
 
+    def metrics(self) -> dict[str, float | None]:
+        """Numbers about its work, by name; any thread calls it."""
+
     def probe(self) -> None:
         """Run the model once; an exception means the same."""
 
@@ -123,6 +126,10 @@ class PaintLoop:
     def rows(self) -> int:
         """Rows of a UNet call; the engine lowers them when memory runs out."""
         return self._engine.rows
+
+    def engine_metrics(self) -> dict[str, float | None]:
+        """What the engine tells of its work."""
+        return self._engine.metrics()
 
     def images_per_second(self) -> float:
         """Pictures a second over the last 64, up to now."""

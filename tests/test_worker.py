@@ -393,6 +393,7 @@ def test_stats_say_what_goes_on(site: Site, pool: WorkerPool, client: WorkerClie
     (stats,) = pool.stats()["workers"]
     assert stats["queued"] == stats["started"] == 0
     assert stats["rows"] == 1
+    assert stats["engine"] == {"queue": 0}
     assert stats["images_per_second"] > 0
     assert stats["uptime_s"] > 0
     assert os.path.exists(f"/proc/{stats['pid']}")

@@ -11,7 +11,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -124,6 +124,10 @@ class Engine:
         for result in ready:
             self.meter.answered(result.request_id)
         return ready
+
+    def metrics(self) -> dict[str, float | None]:
+        """``Reading`` and ``queue``, the requests that wait for rows."""
+        return {**asdict(self.meter.read()), "queue": len(self._queue)}
 
     def probe(self) -> None:
         """One small UNet call on the device.

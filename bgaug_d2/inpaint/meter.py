@@ -19,19 +19,19 @@ class Reading:
     Attributes:
         calls, rows: UNet calls, and rows evaluated in them.
         pictures: Requests answered.
-        occupancy: Share of the calls' rows that were in use, 0..1; NaN before the first call.
+        occupancy: Share of the calls' rows that were in use, 0..1; None before the first call.
         rows_per_s, images_per_s: While there was something to do.
-        latency_p50_s, latency_p99_s: From submission to answer; NaN before the first answer.
+        latency_p50_s, latency_p99_s: From submission to answer; None before the first answer.
     """
 
     calls: int
     rows: int
     pictures: int
-    occupancy: float
+    occupancy: float | None
     rows_per_s: float
     images_per_s: float
-    latency_p50_s: float
-    latency_p99_s: float
+    latency_p50_s: float | None
+    latency_p99_s: float | None
 
 
 class Meter:
@@ -82,7 +82,7 @@ class Meter:
                 calls=self._calls,
                 rows=self._rows,
                 pictures=self._pictures,
-                occupancy=self._rows / self._room if self._room else math.nan,
+                occupancy=self._rows / self._room if self._room else None,
                 rows_per_s=self._rows / busy_s if busy_s else 0.0,
                 images_per_s=self._pictures / busy_s if busy_s else 0.0,
                 latency_p50_s=_quantile(latencies, 0.5),
@@ -90,6 +90,6 @@ class Meter:
             )
 
 
-def _quantile(ordered: list[float], share: float) -> float:
-    """Nearest rank; NaN of nothing."""
-    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else math.nan
+def _quantile(ordered: list[float], share: float) -> float | None:
+    """Nearest rank; None of nothing."""
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None

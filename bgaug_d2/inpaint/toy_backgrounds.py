@@ -50,6 +50,10 @@ class DrawingEngine:
         self.progress += 1
         return [PaintResult(request.request_id, image, None)]
 
+    def metrics(self) -> dict[str, float | None]:
+        """Nothing worth telling."""
+        return {}
+
     def probe(self) -> None:
         """There is no device that could be broken."""
         self.progress += 1

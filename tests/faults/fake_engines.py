@@ -62,6 +62,9 @@ class FakeEngine:
         results = [_result(request) for request in batch]
         return [result for result in results if result is not None]
 
+    def metrics(self) -> dict[str, float | None]:
+        return {"queue": len(self.queue)}
+
     def probe(self) -> None:
         self.obey(self.probe_order)
         self.progress += 1
