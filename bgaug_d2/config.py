@@ -192,6 +192,8 @@ class WorkerConfig:
             is none.
         rows: Rows of a UNet call, one per picture and guidance branch; 0 means 32 on a GPU, 8 on a
             CPU.
+        compile: Compile the UNet for calls of exactly ``rows`` rows: minutes at the start, faster
+            calls after it; for long runs on a GPU.
         threads: CPU threads per process that decode, build masks and encode PNG beside the model.
         queue_size: Jobs a process holds; more are refused at once.
         deadline_s: How long ``on_miss=wait`` waits for one picture.
@@ -206,6 +208,7 @@ class WorkerConfig:
 
     devices: list[str] = field(default_factory=lambda: ["auto"])
     rows: int = 0
+    compile: bool = False
     threads: int = 2
     queue_size: int = 512
     deadline_s: float = 120.0

@@ -168,6 +168,7 @@ def _worker_spec(
         "device": device,
         "dtype": painting.dtype,
         "rows": settings.worker.rows,
+        "compile": settings.worker.compile,
     }
     if device == "cpu":  # half of the cores, which training needs as well
         cores = len(os.sched_getaffinity(0))

@@ -1,107 +1,166 @@
-"""Measure this machine: engine, hit path and cache; prints a Markdown table, writes JSON.
+"""Measure this machine: engine, solver, hit path and cache; prints Markdown, writes JSON.
 
-Everything runs in one process and in turns, and medians are given, so that other work on the
-machine hits all sides of a comparison alike. Without --coco the toy world is measured.
+What is compared runs in one process and in turns, and medians are given, so that other work on the
+machine hits all sides of a comparison alike. `--model sd21_base` and `--model sd2_inpainting` are
+the full shapes of Stable Diffusion with random weights, for a GPU; nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
-import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
+from matplotlib.figure import Figure
 
 from bgaug_d2.cache import VariantCache
-from bgaug_d2.config import BgAugConfig, InpainterConfig, RecipeConfig
+from bgaug_d2.config import CPU_ROWS, GPU_ROWS, BgAugConfig, RecipeConfig
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.experiment_config import DatasetConfig, ToyConfig
 from bgaug_d2.images import encode_png, read_image
-from bgaug_d2.inpaint.build import build_engine
+from bgaug_d2.inpaint.benchmark import (
+    Effort,
+    measure_engine,
+    measure_ladder,
+    occupancy_trace,
+)
 from bgaug_d2.inpaint.errors import ModelError
-from bgaug_d2.inpaint.identity import identify, resolve_dtype
-from bgaug_d2.jobs import InpaintJob, Recipe
+from bgaug_d2.inpaint.full_size import write_full_size_model
+from bgaug_d2.inpaint.identity import TINY_MODEL
+from bgaug_d2.inpaint.models import compiled, load_model
+from bgaug_d2.jobs import InpaintJob, ModelIdentity, Recipe
 from bgaug_d2.mapper import BackgroundAugMapper
 from bgaug_d2.painting import SkipImage, job_sidecar, prepare
 from bgaug_d2.planner import JobPlanner
-from bgaug_d2.results import versions
+from bgaug_d2.results import machine, versions
 
-Row = dict[str, Any]
+PARTS = ("engine", "cache", "mapper")
+FULL_SIZE = {"sd21_base": 4, "sd2_inpainting": 9}  # model -> channels of its UNet
+# Of the pictures that are measured, where the command line does not say otherwise.
+SMALL = Effort(images=16, resolution=128, steps=10, guidance_scale=3.0, rows=CPU_ROWS)
+LARGE = Effort(rows=GPU_ROWS)
+IDENTITY = ModelIdentity("benchmark", "", "0" * 64, "unknown")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--coco", help="a COCO folder: annotations/, train2017/, val2017/")
-    parser.add_argument("--model", default="tiny", help="as inpainter.model [%(default)s]")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} [all]")
+    parser.add_argument(
+        "--model", default="tiny", help=f"tiny, {', '.join(FULL_SIZE)}, or a folder [%(default)s]"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--resolution", type=int, default=128, help="side in pixels [%(default)s]")
-    parser.add_argument("--steps", type=int, default=10, help="T of the schedule [%(default)s]")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8], help="batch sizes")
-    parser.add_argument("--images", type=int, default=8, help="pictures [%(default)s]")
-    parser.add_argument("--repeats", type=int, default=5, help="turns [%(default)s]")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="[bfloat16 on a GPU]")
+    parser.add_argument("--compile", action="store_true", help="measure torch.compile as well")
+    parser.add_argument("--coco", help="a COCO folder for the mapper [toy pictures of 640 px]")
+    for field in fields(Effort):
+        kind = type(field.default)
+        small, large = getattr(SMALL, field.name), getattr(LARGE, field.name)
+        text = f"[{small}]" if small == large else f"[{small} with tiny, else {large}]"
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=text)
     parser.add_argument("--out", default="output/benchmark.json", help="JSON file [%(default)s]")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    return arguments
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    try:
-        with tempfile.TemporaryDirectory(prefix="bgaug-benchmark-") as folder:
-            rows = measure(arguments, Path(folder))
-    except (DatasetError, ModelError) as error:
-        sys.exit(str(error))
-    report = {
-        "rows": rows,
+    parts = arguments.parts or PARTS
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "device": device_name(arguments.device),
+        "threads": torch.get_num_threads(),
+        "date": datetime.date.today().isoformat(),
         "arguments": vars(arguments),
-        "machine": {"cpu": platform.processor(), "threads": torch.get_num_threads()},
         "versions": versions(),
     }
+    try:
+        with tempfile.TemporaryDirectory(prefix="bgaug-benchmark-") as folder:
+            if "engine" in parts:
+                report["engine"] = engine_report(arguments, Path(folder))
+            if {"cache", "mapper"} & set(parts):
+                report |= hit_path(arguments, parts, Path(folder))
+    except (DatasetError, ModelError) as error:
+        sys.exit(str(error))
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=2) + "\n")
-    print("| what | median | unit |\n| --- | --- | --- |")
-    for row in rows:
-        print(f"| {row['what']} | {row['median']:.4g} | {row['unit']} |")
-    print(f"\nwritten to {out}")
+    print(to_markdown(report))
+    print(f"written to {out}")
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> list[Row]:
+def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    defaults = SMALL if arguments.model == "tiny" else LARGE
+    given = {field.name: getattr(arguments, field.name) for field in fields(Effort)}
+    effort = Effort(**asdict(defaults) | {k: v for k, v in given.items() if v is not None})
+    path = Path(arguments.model)
+    if arguments.model == "tiny":
+        path = TINY_MODEL
+    elif arguments.model in FULL_SIZE:
+        path = folder / arguments.model
+        write_full_size_model(path, FULL_SIZE[arguments.model])
+    on_gpu = arguments.device.startswith("cuda")
+    dtype = arguments.dtype or ("bfloat16" if on_gpu else "float32")
+    model = load_model(path, arguments.device, dtype, IDENTITY)
+    found = measure_engine(model, path, effort)
+    staggered = [2 * number for number in range(effort.images)]
+    found["trace"] = occupancy_trace(model, effort, staggered)
+    plot_trace(found["trace"], effort.rows, Path(arguments.out).with_suffix(".png"))
+    found["ladder"] = measure_ladder(model, effort, compiled if arguments.compile else None)
+    return found | {"model": arguments.model, "dtype": dtype, "shape": asdict(effort)}
+
+
+def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:
+    """Rows in use over UNet calls, for requests of which one comes every second call."""
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.step(range(len(trace)), [used for used, _ in trace], where="post", label="rows in use")
+    axes.step(range(len(trace)), [waiting for _, waiting in trace], where="post", label="waiting")
+    axes.axhline(rows, linestyle="--", color="grey", label="rows of a call")
+    axes.set(xlabel="UNet call", ylabel="rows, requests", ylim=(0, None))
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def hit_path(arguments: argparse.Namespace, parts: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Times, in ms, of the cache and of Detectron2's mapper on originals and on hits."""
     planner, draws = prepare_jobs(arguments, folder)
     jobs = [planner.job(each, 1) for each in draws]
     cache = VariantCache(str(folder / "cache"))
-    return [
-        *measure_cache(cache, jobs, planner.image_root, arguments.repeats),
-        *measure_hits(cache, planner, draws, arguments.repeats),
-        *measure_engine(arguments, jobs, planner.image_root),
-    ]
+    repeats = arguments.repeats or SMALL.repeats
+    found: dict[str, Any] = {"cache": measure_cache(cache, jobs, planner.image_root, repeats)}
+    if "mapper" in parts:
+        found["mapper"] = measure_mapper(cache, planner, draws, repeats)
+    return found
 
 
 def prepare_jobs(
     arguments: argparse.Namespace, folder: Path
 ) -> tuple[JobPlanner, list[dict[str, Any]]]:
     """A planner that shows variant 1 on every draw, and draws of images that can be painted."""
-    toy = ToyConfig(image_size=640, num_train=2 * arguments.images, num_test=1)
+    images = arguments.images or SMALL.images
+    toy = ToyConfig(image_size=640, num_train=2 * images, num_val=1, num_test=1)
     dataset = DatasetConfig(root=str(folder / "toy"), toy=toy)
     if arguments.coco:
         dataset = DatasetConfig(kind="coco", root=arguments.coco)
     check_dataset(dataset)
     handle = register_dataset(dataset)
-    inpainter = InpainterConfig(model=arguments.model)
-    identity, _ = identify(inpainter)
-    recipe_config = RecipeConfig(
-        resolution=arguments.resolution, num_inference_steps=arguments.steps
-    )
-    recipe = Recipe(recipe_config, identity, resolve_dtype(inpainter, arguments.device))
+    recipe_config = RecipeConfig()
+    recipe = Recipe(recipe_config, IDENTITY, "float32")
     settings = BgAugConfig(mode="replace", p=1.0, variants=1, recipe=recipe_config)
     planner = JobPlanner(settings, recipe, handle.image_root, 0, handle.class_names)
     draws = []
@@ -109,87 +168,93 @@ def prepare_jobs(
         draw = {**each, "bgaug_visit": 0}
         if planner.plan(draw).key and _can_be_painted(planner.job(draw, 1), handle.image_root):
             draws.append(draw)
-    return planner, draws[: arguments.images]
+    return planner, draws[:images]
 
 
 def measure_cache(
     cache: VariantCache, jobs: list[InpaintJob], image_root: str, repeats: int
-) -> list[Row]:
+) -> dict[str, float]:
     """Writing and looking up one picture of its source's size (here: inverted colours)."""
     items = []
     for job in jobs:
         picture = 255 - read_image(Path(image_root) / job.source.file_name)
         items.append((job.key, encode_png(picture), job_sidecar(job, 0, "")))
-    put = in_turns({"put": lambda item: cache.put(*item)}, items, repeats)
-    get = in_turns({"get": lambda item: cache.get(item[0])}, items, repeats)
-    return [
-        row("cache: put", 1e3 * put["put"], "ms/picture"),
-        row("cache: get, digest checked", 1e3 * get["get"], "ms/picture"),
-    ]
+    put = in_turns({"put_ms": lambda item: cache.put(*item)}, items, repeats)
+    return put | in_turns({"get_ms": lambda item: cache.get(item[0])}, items, repeats)
 
 
-def measure_hits(
+def measure_mapper(
     cache: VariantCache, planner: JobPlanner, draws: list[dict[str, Any]], repeats: int
-) -> list[Row]:
+) -> dict[str, float]:
     """Detectron2's own mapper on the originals and, wrapped, on pictures from the cache."""
     plain = DatasetMapper(get_cfg(), True)
     wrapped = BackgroundAugMapper(plain, planner, cache, None, "error", 1.0)
-    times = in_turns({"plain": plain, "hit": wrapped}, draws, repeats)
-    return [
-        row("mapper: original", 1e3 * times["plain"], "ms/sample"),
-        row("mapper: hit", 1e3 * times["hit"], "ms/sample"),
-        row("mapper: hit against original", times["hit"] / times["plain"], "times"),
-    ]
-
-
-def measure_engine(
-    arguments: argparse.Namespace, jobs: list[InpaintJob], image_root: str
-) -> list[Row]:
-    """Pictures a second of the engine alone: masks and images are prepared beforehand."""
-    identity, path = identify(InpainterConfig(model=arguments.model))
-    requests = [prepare(job, image_root).request() for job in jobs]
-    options = {
-        "model_path": str(path),
-        "identity": vars(identity),
-        "device": arguments.device,
-        "dtype": jobs[0].recipe.dtype,
-    }
-    rows = []
-    for batch_size in arguments.batches:
-        engine = build_engine({**options, "batch_size": batch_size})
-        seconds = []
-        for _ in range(arguments.repeats + 1):  # the first one warms up
-            began = time.perf_counter()
-            for request in requests:
-                engine.submit(request)
-            results = []
-            while engine.pending:
-                results += engine.poll()
-            seconds.append(time.perf_counter() - began)
-            faults = {result.error for result in results if result.error}
-            if faults:
-                sys.exit(f"the engine could not paint: {', '.join(sorted(faults))}")
-        rate = len(requests) / statistics.median(seconds[1:])
-        rows.append(row(f"engine: {arguments.model}, batch {batch_size}", rate, "images/s"))
-    return rows
+    times = in_turns({"original_ms": plain, "hit_ms": wrapped}, draws, repeats)
+    return times | {"hit_against_original": times["hit_ms"] / times["original_ms"]}
 
 
 def in_turns(
     functions: dict[str, Callable[[Any], Any]], items: list[Any], repeats: int
 ) -> dict[str, float]:
-    """Median seconds of each function per item; the functions take turns on every item."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    """Median milliseconds of each function per item; the functions take turns on every item."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for item in items:
             for name, function in functions.items():
                 began = time.perf_counter()
                 function(item)
-                seconds[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                times[name].append(1e3 * (time.perf_counter() - began))
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
-def row(what: str, median: float, unit: str) -> Row:
-    return {"what": what, "median": median, "unit": unit}
+def to_markdown(report: dict[str, Any]) -> str:
+    """Tables of what was measured."""
+    lines = [
+        f"{report['machine']}; {report['device']}; {report['date']}; commit "
+        f"{str(report['versions']['git_commit'])[:7]}",
+        "",
+    ]
+    if engine := report.get("engine"):
+        lines += ["| engine | images/s | rows/s | TFLOP/s | of the matrix-product rate |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        titles = {
+            "stock_per_image": "diffusers, a call per picture",
+            "stock_grouped": "diffusers, grouped by T_hat, batches of "
+            f"{engine['stock_grouped']['batch_size']}",
+            "ours": f"this engine, {engine['shape']['rows']} rows",
+        }
+        for name, title in titles.items():
+            each = engine[name]
+            lines.append(
+                f"| {title} | {each['images_per_s']:.3g} | {each['rows_per_s']:.3g} | "
+                f"{each['tflops']:.3g} | {100 * each['share']:.0f} % |"
+            )
+        speedup = engine["speedup"]
+        lines += [
+            "",
+            f"{engine['model']}, {engine['dtype']}, {engine['shape']['resolution']} px, mean T_hat "
+            f"{engine['T_hat']['mean']:.1f} of {engine['shape']['steps']}: "
+            f"{speedup['per_image']:.2f} times a call per picture, {speedup['grouped']:.2f} times "
+            f"grouped; solver's largest relative error {engine['solver_max_rel_error']:.1e}",
+            "",
+            "| ladder | images/s |",
+            "| --- | --- |",
+            *(f"| {name} | {rate:.3g} |" for name, rate in engine["ladder"].items()),
+            "",
+        ]
+    rows = [
+        (f"{part}: {name}", value)
+        for part in ("cache", "mapper")
+        for name, value in report.get(part, {}).items()
+    ]
+    if rows:
+        lines += ["| what | median |", "| --- | --- |"]
+        lines += [f"| {name} | {value:.4g} |" for name, value in rows]
+    return "\n".join(lines)
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _can_be_painted(job: InpaintJob, image_root: str) -> bool:

@@ -10,7 +10,7 @@ import torch
 from bgaug_d2.config import CPU_ROWS, GPU_ROWS
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.errors import ModelError
-from bgaug_d2.inpaint.models import load_model
+from bgaug_d2.inpaint.models import compiled, load_model
 from bgaug_d2.jobs import ModelIdentity
 
 
@@ -20,15 +20,15 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
     Args:
         options: ``model_path``; ``identity``, the fields of ``ModelIdentity``; ``device``;
             ``dtype`` (``float32`` or ``bfloat16``); ``rows`` of a UNet call, 0 or absent for 32 on
-            a GPU and 8 on a CPU; ``threads``, absent to leave torch's number of CPU threads for
-            this process as it is.
+            a GPU and 8 on a CPU; ``compile``, true to compile the UNet for them; ``threads``,
+            absent to leave torch's number of CPU threads for this process as it is.
 
     Raises:
         ModelError: An option is missing or unknown, the device is absent, or the model cannot be
             used.
     """
-    known = {"model_path", "identity", "device", "dtype", "rows", "threads"}
-    missing = known - {"rows", "threads"} - set(options)
+    known = {"model_path", "identity", "device", "dtype", "rows", "compile", "threads"}
+    missing = known - {"rows", "compile", "threads"} - set(options)
     if missing or set(options) - known:
         raise ModelError(
             f"engine options: missing {sorted(missing)}, unknown {sorted(set(options) - known)}"
@@ -44,4 +44,7 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
         options["model_path"], device, options["dtype"], ModelIdentity(**options["identity"])
     )
     on_gpu = model.device.type == "cuda"
-    return Engine(model, int(options.get("rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS))
+    rows = int(options.get("rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS)
+    if options.get("compile"):
+        return Engine(compiled(model), rows, static=True)
+    return Engine(model, rows)

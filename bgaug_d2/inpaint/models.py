@@ -7,7 +7,7 @@ looked up by name, no code from the folder runs, no pickled weights are opened.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,15 @@ def load_model(path: str | Path, device: str, dtype: str, identity: ModelIdentit
         device=torch.device(device),
         dtype=DTYPES[dtype],
     )
+
+
+def compiled(model: InpaintModel) -> InpaintModel:
+    """The model with a UNet in channels_last, compiled at its first call, anew for each shape.
+
+    The two pay only together. The weights are those of ``model``, whose layout changes too.
+    """
+    unet = model.unet.to(memory_format=torch.channels_last)
+    return replace(model, unet=torch.compile(unet, dynamic=False))
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:

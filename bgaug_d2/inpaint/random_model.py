@@ -64,7 +64,7 @@ def write_random_model(
         "num_train_timesteps": 1000,
         "prediction_type": prediction_type,
     }
-    write_tokenizer(folder / "tokenizer", _vocabulary(), merges=[], max_tokens=77)
+    write_tokenizer(folder / "tokenizer", random_vocabulary(), merges=[], max_tokens=77)
     write_model(folder, parts, noise_config, _CARD)
 
 
@@ -97,7 +97,7 @@ def _networks(unet_channels: int) -> dict[str, Any]:
     )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(_vocabulary()),
+            vocab_size=len(random_vocabulary()),
             hidden_size=CROSS_ATTENTION_DIM,
             intermediate_size=64,
             num_hidden_layers=2,
@@ -127,7 +127,7 @@ def _fill(part: torch.nn.Module, seed: int) -> None:
         parameter.data.copy_(torch.from_numpy(value))
 
 
-def _vocabulary() -> dict[str, int]:
+def random_vocabulary() -> dict[str, int]:
     """Every byte, inside and at the end of a word, as byte-level BPE prints it; no merges."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
