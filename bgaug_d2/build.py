@@ -89,7 +89,12 @@ class BackgroundAugmentation:
         self.settings = settings
         self.painting = painting
         self.seed = seed
-        self.recipe = Recipe(settings.recipe, painting.identity, painting.dtype)
+        self.recipe = Recipe(
+            settings.recipe,
+            painting.identity,
+            painting.dtype,
+            picture_format=settings.cache.format,
+        )
         self.cache = VariantCache(settings.cache.dir, cache_bytes(settings))
         self.client = worker_client(painting.addresses, settings.worker)
         self._loaders: list[CountedLoader] = []

@@ -46,16 +46,17 @@ _SWEEP_EVERY, _SWEEP_TO = 1 / 64, 15 / 16
 # Damaged entries that are logged as warnings; a dying disk would flood the log.
 _LOUD_FAULTS = 10
 
+_JPEG_START = b"\xff\xd8\xff"
 _OWN_FIELDS = ("sha256", "file", "num_bytes", "rejected", "digest")
 
 
 class VariantCache:
     """Pictures by key (64 hex digits, ``InpaintJob.key``), each with a JSON sidecar.
 
-    A sidecar holds ``schema``, ``key``, ``sha256``, ``file`` and ``num_bytes`` of the PNG,
+    A sidecar holds ``schema``, ``key``, ``sha256``, ``file`` and ``num_bytes`` of the picture,
     ``digest`` over all the rest, and what the writer gave (``painting.sidecar``): ``source``,
     ``objects``, ``recipe``, ``prompt``, ``variant``, ``seed``, ``T_hat``, ``background_ratio``,
-    ``model``, ``qc``, ``created``. A rejection has ``rejected`` in place of the PNG's fields.
+    ``model``, ``qc``, ``created``. A rejection has ``rejected`` in place of the picture's fields.
 
     Forked, spawned and threaded readers and writers need no coordination. ``counts`` (hits, misses,
     rejections, corrupt, unreadable, written, refused) are of this process alone.
@@ -127,12 +128,12 @@ class VariantCache:
         self.counts["rejections" if isinstance(record, Rejection) else "hits"] += 1
         return record
 
-    def put(self, key: str, png: bytes, sidecar: Mapping[str, Any]) -> bool:
+    def put(self, key: str, picture: bytes, sidecar: Mapping[str, Any]) -> bool:
         """Store a picture; it replaces an earlier entry of ``key``.
 
         Args:
             key: 64 hex digits.
-            png: The encoded picture.
+            picture: PNG or JPEG.
             sidecar: JSON values; the fields that describe the file are added here.
 
         Returns:
@@ -141,10 +142,11 @@ class VariantCache:
         Raises:
             ValueError, TypeError: ``sidecar`` has another ``key`` or is no JSON (NaN included).
         """
-        sha256 = hashlib.sha256(png).hexdigest()
-        name = picture_name(check_key(key), sha256)
-        fields = {"sha256": sha256, "file": name, "num_bytes": len(png)}
-        return self._write(key, sidecar, fields, {name: png})
+        sha256 = hashlib.sha256(picture).hexdigest()
+        suffix = ".jpg" if picture.startswith(_JPEG_START) else ".png"
+        name = picture_name(check_key(key), sha256, suffix)
+        fields = {"sha256": sha256, "file": name, "num_bytes": len(picture)}
+        return self._write(key, sidecar, fields, {name: picture})
 
     def reject(self, key: str, reason: str, sidecar: Mapping[str, Any]) -> bool:
         """Record that ``key`` gets no picture and why, so that nobody asks again; see ``put``."""

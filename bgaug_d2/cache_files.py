@@ -1,10 +1,10 @@
 """How the cache lies on disk: names, the sidecar's sealed form, atomic writes and checked reads.
 
-``<root>/<key[:2]>/<key[2:4]>/<key>.json`` is the sidecar and, beside it, ``<key>.<digits>.png`` the
-picture; the 16 digits begin the picture's SHA-256. With the content in the name, two writers of one
-key can never pair the picture of one with the sidecar of the other. The picture is in place before
-the sidecar is, so a sidecar means a whole entry. A sidecar must be, byte for byte, the canonical
-JSON of its own content, and its ``digest`` covers all of it.
+``<root>/<key[:2]>/<key[2:4]>/<key>.json`` is the sidecar and, beside it, ``<key>.<digits>.png``
+(or ``.jpg``) the picture; the 16 digits begin the picture's SHA-256. With the content in the name,
+two writers of one key can never pair the picture of one with the sidecar of the other. The picture
+is in place before the sidecar is, so a sidecar means a whole entry. A sidecar must be, byte for
+byte, the canonical JSON of its own content, and its ``digest`` covers all of it.
 
 Nothing is flushed to the device before the rename: a power cut can leave a short file behind, and
 the digests turn that into a miss.
@@ -29,6 +29,7 @@ MARKER = "bgaug_cache.json"
 QUARANTINE = "quarantine"
 BACKGROUND_RATIOS = "background_ratios"  # kept here by `ratios`
 TEMP_PREFIX = ".tmp-"
+PICTURE_SUFFIXES = (".png", ".jpg")
 
 # A real sidecar has a few thousand bytes; a damaged one must not fill the memory of a reader.
 MAX_SIDECAR_BYTES = 1 << 20
@@ -42,7 +43,7 @@ class CacheError(ValueError):
 
 
 class CorruptEntryError(Exception):
-    """An entry is not what its writer stored; ``picture`` is the path of the PNG to blame."""
+    """An entry is not what its writer stored; ``picture`` is the path of the picture to blame."""
 
     def __init__(self, message: str, picture: str | None = None) -> None:
         super().__init__(message)
@@ -54,7 +55,7 @@ class CacheEntry:
     """A finished picture.
 
     Attributes:
-        path: The PNG, uint8 RGB of the source's size. It may vanish at any time once it is evicted.
+        path: The picture, uint8 RGB of the source's size. It may vanish once it is evicted.
         sidecar: Provenance; the fields are listed in ``VariantCache``.
     """
 
@@ -95,9 +96,12 @@ def sidecar_path(root: str, key: str) -> str:
     return os.path.join(root, key[:2], key[2:4], f"{key}.json")
 
 
-def picture_name(key: str, sha256: str) -> str:
-    """File name of a picture with this digest (64 hex digits)."""
-    return f"{key}.{sha256[:16]}.png"
+def picture_name(key: str, sha256: str, suffix: str) -> str:
+    """File name of a picture with this digest (64 hex digits); ``suffix`` of ``PICTURE_SUFFIXES``.
+
+    Names are for people and tools: readers go by what a file holds.
+    """
+    return f"{key}.{sha256[:16]}{suffix}"
 
 
 def claim_folder(root: str) -> OSError | None:
@@ -216,7 +220,8 @@ def read_record(root: str, key: str, verify: bool = True) -> CacheEntry | Reject
     if "rejected" in sidecar:
         return Rejection(str(sidecar["rejected"]), sidecar)
     sha256 = str(sidecar.get("sha256"))
-    if not _SHA256.fullmatch(sha256) or sidecar.get("file") != picture_name(key, sha256):
+    names = [picture_name(key, sha256, suffix) for suffix in PICTURE_SUFFIXES]
+    if not _SHA256.fullmatch(sha256) or sidecar.get("file") not in names:
         raise CorruptEntryError("sidecar names no picture of its key")
     picture = os.path.join(os.path.dirname(path), sidecar["file"])
     try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bgaug_d2.cache_files import (
     MAX_SIDECAR_BYTES,
+    PICTURE_SUFFIXES,
     QUARANTINE,
     TEMP_PREFIX,
     CacheEntry,
@@ -35,7 +36,7 @@ GRACE_S = 60.0
 Progress = Callable[[Sequence[str]], Iterable[str]]
 
 _SHARD = re.compile(r"[0-9a-f]{2}")
-_OUR_FILE = re.compile(r"([0-9a-f]{64})\.(?:json|[0-9a-f]{16}\.png)")
+_OUR_FILE = re.compile(r"([0-9a-f]{64})\.(?:json|[0-9a-f]{16}\.(?:png|jpg))")
 
 
 @dataclass
@@ -214,7 +215,7 @@ def _evict(root: str, max_bytes: int, aged: list[tuple[float, int, str]], report
 def _start_grace(folder: str, key: str) -> None:
     """Make the pictures young before the sidecar goes, so that no other sweep takes them now."""
     for name in _listing(folder):
-        if name.startswith(f"{key}.") and name.endswith(".png"):
+        if name.startswith(f"{key}.") and name.endswith(PICTURE_SUFFIXES):
             with contextlib.suppress(OSError):  # another process was faster
                 os.utime(os.path.join(folder, name))
 

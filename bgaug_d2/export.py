@@ -185,7 +185,7 @@ class _Writer:
             self._report.skipped[fault] += 1
             return
         stem = PurePosixPath(image["file_name"]).with_suffix("")
-        name = f"{stem}_bgaug_{entry.key[:16]}.png"
+        name = f"{stem}_bgaug_{entry.key[:16]}{Path(entry.path).suffix}"
         try:
             self._add_file(entry.path, name)
         except FileNotFoundError:

@@ -17,7 +17,7 @@ from typing import Any
 
 from bgaug_d2.config import QualityConfig, RecipeConfig
 
-SCHEMA = 1
+SCHEMA = 2
 SCHEDULER = "dpmsolver++2m"
 
 # detectron2.structures.BoxMode, which the core does not import.
@@ -51,12 +51,13 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe with its model and number format resolved."""
+    """A recipe with all that decides pixels beside it: model, number format, picture format."""
 
     settings: RecipeConfig
     model: ModelIdentity
     dtype: str
     scheduler: str = SCHEDULER
+    picture_format: str = "png"
 
     @cached_property
     def digest(self) -> str:

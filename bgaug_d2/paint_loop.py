@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from bgaug_d2.cache import CacheEntry, VariantCache
-from bgaug_d2.images import ImageError, encode_png
+from bgaug_d2.images import ImageError, encode_picture
 from bgaug_d2.jobs import AnnotationError
 from bgaug_d2.painting import (
     PaintRequest,
@@ -223,7 +223,8 @@ class PaintLoop:
         if finished.rejected is not None:
             again = self._retry(task, prepared)
             return None if again else self._reject(task, finished.rejected, record)
-        if not self._cache.put(task.job.key, encode_png(finished.image), record):
+        picture = encode_picture(finished.image, task.job.recipe.picture_format)
+        if not self._cache.put(task.job.key, picture, record):
             return _NO_WRITE
         self._counts.add("painted")
         self._painted_at.append(time.monotonic())

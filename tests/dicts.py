@@ -11,7 +11,7 @@ from PIL import Image
 
 from bgaug_d2.cache import VariantCache
 from bgaug_d2.config import BgAugConfig
-from bgaug_d2.images import encode_png, read_image
+from bgaug_d2.images import encode_picture, read_image
 from bgaug_d2.jobs import InpaintJob
 from bgaug_d2.painting import job_sidecar
 from bgaug_d2.planner import JobPlanner
@@ -79,7 +79,7 @@ def recoloured(job: InpaintJob, root: Path) -> np.ndarray:
 def paint(cache: VariantCache, job: InpaintJob, root: Path) -> None:
     """Put a recoloured picture under the key of a job."""
     sidecar = job_sidecar(job, 0, "2024-01-01T00:00:00Z")
-    assert cache.put(job.key, encode_png(recoloured(job, root)), sidecar)
+    assert cache.put(job.key, encode_picture(recoloured(job, root), "png"), sidecar)
 
 
 class FakeClient:

@@ -18,7 +18,7 @@ import torch
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.identity import RANDOM_LICENSE
 from bgaug_d2.inpaint.models import InpaintModel, load_model
-from bgaug_d2.inpaint.painter import begin, encode_picture, pictures, step
+from bgaug_d2.inpaint.painter import begin, encode_image, pictures, step
 from bgaug_d2.inpaint.random_model import write_random_model
 from bgaug_d2.inpaint.solver import SolverTable, solver_table
 from bgaug_d2.jobs import ModelIdentity
@@ -93,7 +93,7 @@ def denoise(
     model: InpaintModel, requests: Sequence[PaintRequest], on_step: Callable[[], None] = no_count
 ) -> torch.Tensor:
     """Clean latents (B, C, h, w) of requests that walk together."""
-    walks = [begin(model, each, table_of(model, each), encode_picture) for each in requests]
+    walks = [begin(model, each, table_of(model, each), encode_image) for each in requests]
     while under_way := [walk for walk in walks if not walk.done]:
         step(model, under_way)
         on_step()

@@ -15,7 +15,7 @@ import pytest
 from bgaug_d2 import cache_files
 from bgaug_d2.cache import CacheError, Rejection, VariantCache
 from bgaug_d2.jobs import canonical_json
-from tests.cache_parts import KEY, OTHER, SIDECAR, entry_of, key, sidecar_file
+from tests.cache_parts import KEY, OTHER, SIDECAR, age, entry_of, key, sidecar_file
 
 
 @pytest.fixture
@@ -56,6 +56,21 @@ def test_layout_and_sidecar_on_disk(cache: VariantCache) -> None:
         "file": f"{name}.{sha256[:16]}.png",
         "num_bytes": 7,
     }
+
+
+def test_a_jpeg_is_kept_as_such(cache: VariantCache) -> None:
+    picture = b"\xff\xd8\xff\xe0 a picture"
+    assert cache.put(KEY, picture, SIDECAR)
+    entry = entry_of(cache)
+    assert entry.path.endswith(".jpg")
+    assert Path(entry.path).read_bytes() == picture
+    assert cache.put(KEY, b"a PNG", SIDECAR)  # the old picture stays for its readers, then goes
+    assert entry_of(cache).path.endswith(".png")
+    age(Path(entry.path), 61)
+    age(sidecar_file(cache), 61)
+    assert cache.gc().orphans == 1
+    assert not Path(entry.path).exists()
+    assert cache.stats()["pictures"] == 1
 
 
 def test_rejection_is_kept_without_a_picture(cache: VariantCache) -> None:

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from bgaug_d2 import painting
 from bgaug_d2.cache import CacheEntry, VariantCache
 from bgaug_d2.export import ExportError, ExportReport, export_coco
-from bgaug_d2.images import ImageError, encode_png
+from bgaug_d2.images import ImageError, encode_picture
 from bgaug_d2.jobs import InpaintJob
 from tests.factories import make_recipe, noise, objects_of, source_of
 
@@ -63,7 +63,7 @@ class World:
         prepared = painting.prepare(job, self.root)
         finished = painting.finish(prepared, noise(64, 64, variant))
         sidecar = painting.sidecar(prepared, finished, 0, "2026-01-01T00:00:00Z")
-        assert self.cache.put(job.key, encode_png(finished.image), sidecar)
+        assert self.cache.put(job.key, encode_picture(finished.image, "png"), sidecar)
         return job.key
 
     def export(self, name: str = "out", **options: Any) -> ExportReport:

@@ -16,7 +16,7 @@ from PIL import Image
 from bgaug_d2.images import (
     ImageError,
     decode_image,
-    encode_png,
+    encode_picture,
     read_bytes,
     read_image,
     relative_name,
@@ -120,13 +120,30 @@ def test_what_is_read_can_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (33, 50, 3), (480, 640, 3)])
 def test_png_is_lossless(shape: tuple[int, int, int], tmp_path: Path) -> None:
     rgb = noise(*shape[:2])
-    (tmp_path / "1.png").write_bytes(encode_png(rgb))
+    (tmp_path / "1.png").write_bytes(encode_picture(rgb, "png"))
     np.testing.assert_array_equal(read_image(tmp_path / "1.png"), rgb)
 
 
 def test_png_takes_views() -> None:
     rgb = noise(20, 30)[::2, ::-1]
-    np.testing.assert_array_equal(decode_image(encode_png(rgb), "view"), rgb)
+    np.testing.assert_array_equal(decode_image(encode_picture(rgb, "png"), "view"), rgb)
+
+
+def test_jpeg_is_nearly_the_picture_with_its_colours_at_full_resolution() -> None:
+    y, x = np.mgrid[:120, :160]
+    rgb = np.stack([128 + 60 * np.sin(x / 9), 128 + 60 * np.cos(y / 7), x + 0 * y], axis=2)
+    rgb = rgb.astype(np.uint8)
+    rgb[40:80, 60:100] = (200, 30, 40)  # an edge of colour, which subsampling would smear
+    written = encode_picture(rgb, "jpeg")
+    error = np.abs(decode_image(written, "jpeg").astype(int) - rgb)
+    assert error.mean() < 1.0
+    assert np.percentile(error, 99.9) <= 12
+    assert len(written) < len(encode_picture(rgb, "png"))
+
+
+def test_an_unknown_format_is_told() -> None:
+    with pytest.raises(ValueError, match="picture_format='webp' is none of png, jpeg"):
+        encode_picture(noise(4, 4), "webp")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +152,7 @@ def test_png_takes_views() -> None:
 )
 def test_png_takes_only_pictures(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"must be uint8 \(H, W, 3\)"):
-        encode_png(wrong)
+        encode_picture(wrong, "png")
 
 
 def test_read_bytes(tmp_path: Path) -> None:
@@ -193,7 +210,7 @@ def test_no_name_for_what_lies_outside(tmp_path: Path) -> None:
 
 
 def test_a_large_picture_is_refused_by_the_callers_limit(tmp_path: Path) -> None:
-    content = encode_png(noise(20, 30))
+    content = encode_picture(noise(20, 30), "png")
     assert decode_image(content, "image", max_pixels=600).shape == (20, 30, 3)
     with pytest.raises(ImageError, match="image: has 30 x 20 pixels, more than the 599 allowed"):
         decode_image(content, "image", max_pixels=599)
@@ -201,7 +218,7 @@ def test_a_large_picture_is_refused_by_the_callers_limit(tmp_path: Path) -> None
 
 def test_files_are_closed(tmp_path: Path) -> None:
     path = tmp_path / "1.png"
-    path.write_bytes(encode_png(noise(20, 30)))
+    path.write_bytes(encode_picture(noise(20, 30), "png"))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         read_image(path)

@@ -36,12 +36,12 @@ OBJECTS = (
 def test_golden_key() -> None:
     """A changed canonical form would orphan every cache: raise ``SCHEMA`` when this changes."""
     job = make_job(objects=OBJECTS)
-    assert job.recipe.digest == "53973d0b81fa8a5a6a718cefab26a18bf555dedc019670892876ab0e1b3e0fb8"
+    assert job.recipe.digest == "fa3d07c12fe0a9e844954643e1fa62ebc8c9097d331aa5dd33eeed3dc157be45"
     assert objects_digest(OBJECTS) == (
         "dc77761c89a2407ec773c843b097e680965ccadba7a826b827928c6aa2182ef2"
     )
-    assert job.key == "2cff4e285e671fadf0b0df2390bc09776f932625132f3512c92cb580d986cc81"
-    assert job.seed() == 620506951036897574
+    assert job.key == "d4d076647754e2881d5bbb47c374846b2eb3ad16152d4ddba6160b1c54b1be34"
+    assert job.seed() == 3734549751537656737
 
 
 CHANGES: dict[str, Callable[[InpaintJob], InpaintJob]] = {
@@ -61,6 +61,8 @@ CHANGES: dict[str, Callable[[InpaintJob], InpaintJob]] = {
     "revision": lambda j: replace(j, recipe=replace(j.recipe, model=replace(MODEL, revision="1"))),
     "dtype": lambda j: replace(j, recipe=replace(j.recipe, dtype="bfloat16")),
     "scheduler": lambda j: replace(j, recipe=replace(j.recipe, scheduler="ddim")),
+    "picture format": lambda j: replace(j, recipe=replace(j.recipe, picture_format="jpeg")),
+    "guidance interval": lambda j: replace(j, recipe=make_recipe(guidance_interval=[0.2, 0.8])),
     "setting": lambda j: replace(j, recipe=make_recipe(guidance_scale=7.25)),
 }
 
@@ -85,6 +87,7 @@ def test_every_setting_of_a_recipe_changes_the_key() -> None:
         "erosion_kernel": 5,
         "erosion_resolution": "image",
         "guidance_scale": 1,
+        "guidance_interval": [0.2, 0.8],
         "resolution": 256,
         "timestep_spacing": "trailing",
         "paste_back": False,

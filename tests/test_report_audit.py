@@ -14,7 +14,7 @@ import pytest
 
 from bgaug_d2.bridge import to_cfg
 from bgaug_d2.cache import VariantCache
-from bgaug_d2.images import encode_png
+from bgaug_d2.images import encode_picture
 from bgaug_d2.jobs import objects_from_annotations
 from bgaug_d2.painting import Finished, prepare, sidecar
 from bgaug_d2.report.audit import (
@@ -262,7 +262,7 @@ class World:
             "b": self.draw(OBJECT, box(30, 50, 5, 5)),
         }
         for name, picture in self.pictures.items():
-            (folder / "train" / f"{name}.png").write_bytes(encode_png(picture))
+            (folder / "train" / f"{name}.png").write_bytes(encode_picture(picture, "png"))
         self.write()
 
     @staticmethod
@@ -288,7 +288,7 @@ class World:
         objects = objects_from_annotations(annotations, image_id)
         job = make_job(source, objects, resolution=64, **settings)
         record = sidecar(prepare(job, self.root), Finished(picture, {}, None), 0, CREATED)
-        assert cache.put(job.key, encode_png(picture), record)
+        assert cache.put(job.key, encode_picture(picture, "png"), record)
 
     def cache(self) -> VariantCache:
         self.caches += 1
@@ -499,24 +499,33 @@ def test_tool_on_originals_as_painted_pictures(
     world: World, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Random weights find nonsense, but the same in the same picture: no difference remains."""
+    from bgaug_d2.report.audit_detector import load_detector
+
     same, flat = world.cache(), world.cache()
     rng = np.random.default_rng(0)
+    detector, _ = load_detector(run)
+    strongest: dict[str, list[float]] = {"noise": [], "flat": []}
     for name, picture in world.pictures.items():
         noise = rng.integers(0, 256, picture.shape, dtype=np.uint8)
-        (world.root / "train" / f"{name}.png").write_bytes(encode_png(noise))
+        for kind, found in zip(strongest, detector([noise, picture]), strict=True):
+            strongest[kind].append(float(found.scores.max()))
+        (world.root / "train" / f"{name}.png").write_bytes(encode_picture(noise, "png"))
         world.paint(same, name, noise)
         world.paint(flat, name, picture, D=0.75)
-    main([*arguments_of(world, run, same, flat), "--min-score", "0.05"])
+    # Between the two: these weights find something in every noise and in no flat picture.
+    assert min(strongest["noise"]) > max(strongest["flat"])
+    min_score = round((min(strongest["noise"]) + max(strongest["flat"])) / 2, 4)
+    main([*arguments_of(world, run, same, flat), "--min-score", f"{min_score}"])
     content = json.loads((world.root / "out" / "audit.json").read_text())
     assert content["checkpoint"] == "model_0000001.pth"
-    assert content["thresholds"]["min_score"] == 0.05
+    assert content["thresholds"]["min_score"] == min_score
     assert [each["recipe"]["D"] for each in content["recipes"]] == ["0.5", "0.75"]
     unchanged, changed = content["recipes"]
-    assert unchanged["hallucinated_share"]["value"] > 0  # it finds something
+    assert unchanged["hallucinated_share"]["value"] == 1
     assert unchanged["hallucinated_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert unchanged["found"] == unchanged["found_original"]
     assert changed["hallucinated_share_original"] == unchanged["hallucinated_share_original"]
-    assert changed["hallucinated_difference"]["value"] != 0
+    assert changed["hallucinated_difference"]["value"] == -1
     assert changed["pictures"] == unchanged["pictures"] == 2
     printed = capsys.readouterr().out
     assert printed.count("\n| ") == 3

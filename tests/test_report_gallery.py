@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bgaug_d2.cache import VariantCache
-from bgaug_d2.images import encode_png
+from bgaug_d2.images import encode_picture
 from bgaug_d2.painting import finish, job_sidecar, prepare, sidecar
 from bgaug_d2.report.gallery import CAPTION, CELL, collect, write_contact_sheet, write_page
 from tests.factories import make_job, noise, source_of
@@ -26,14 +26,14 @@ def fill(root: Path, cache: VariantCache, names: list[str], **settings: object) 
     """Two variants of each image and one refusal."""
     for number, name in enumerate(names):
         root.mkdir(exist_ok=True)
-        (root / name).write_bytes(encode_png(noise(48, 64, number)))
+        (root / name).write_bytes(encode_picture(noise(48, 64, number), "png"))
         source = source_of(root / name, root, number)
         for variant in (2, 1):
             job = make_job(source, variant=variant, resolution=64, **settings)
             prepared = prepare(job, root)
             finished = finish(prepared, noise(64, 64, 100 + variant))
             record = sidecar(prepared, finished, 0, CREATED)
-            assert cache.put(job.key, encode_png(finished.image), record)
+            assert cache.put(job.key, encode_picture(finished.image, "png"), record)
         job = make_job(source, variant=3)
         assert cache.reject(job.key, "flat", job_sidecar(job, 0, CREATED))
 

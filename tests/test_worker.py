@@ -88,6 +88,16 @@ def test_a_requested_picture_is_in_the_cache_with_its_objects_untouched(
     assert "rejected" not in entry.sidecar
 
 
+def test_the_recipe_decides_the_format(site: Site, client: WorkerClient) -> None:
+    job = site.job()
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, picture_format="jpeg"))
+    assert client.request(job) == DONE
+    entry = site.cache.get(job.key)
+    assert isinstance(entry, CacheEntry)
+    assert entry.path.endswith(".jpg")
+    assert read_image(Path(entry.path)).shape == (48, 64, 3)
+
+
 def test_a_picture_that_is_there_is_not_painted_again(site: Site, client: WorkerClient) -> None:
     job = site.job()
     assert client.request(job) == DONE

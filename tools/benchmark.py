@@ -29,7 +29,7 @@ from bgaug_d2.config import CPU_ROWS, GPU_ROWS, BgAugConfig, RecipeConfig
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.experiment_config import DatasetConfig, ToyConfig
-from bgaug_d2.images import encode_png, read_image
+from bgaug_d2.images import encode_picture, read_image
 from bgaug_d2.inpaint.benchmark import (
     Effort,
     measure_engine,
@@ -178,7 +178,7 @@ def measure_cache(
     items = []
     for job in jobs:
         picture = 255 - read_image(Path(image_root) / job.source.file_name)
-        items.append((job.key, encode_png(picture), job_sidecar(job, 0, "")))
+        items.append((job.key, encode_picture(picture, "png"), job_sidecar(job, 0, "")))
     put = in_turns({"put_ms": lambda item: cache.put(*item)}, items, repeats)
     return put | in_turns({"get_ms": lambda item: cache.get(item[0])}, items, repeats)
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 import torch
 
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import encode_picture
+from bgaug_d2.inpaint.painter import encode_image
 from bgaug_d2.masks import Picture
 
 
@@ -33,7 +33,7 @@ class LatentMemory:
             self.hits += 1
         else:
             self.misses += 1
-            self._known[digest] = encode_picture(model, image)
+            self._known[digest] = encode_image(model, image)
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)
         self._known.move_to_end(digest)

@@ -31,7 +31,7 @@ from bgaug_d2.inpaint.solver import SolverTable, advance, noised
 from bgaug_d2.masks import Picture, latent_background_mask
 from bgaug_d2.painting import PaintRequest
 
-# Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3): ``encode_pixels``, or what remembers it.
+# Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3): ``encode_image``, or what remembers it.
 Encoder = Callable[[InpaintModel, np.ndarray], torch.Tensor]
 
 
@@ -224,7 +224,7 @@ def pictures(model: InpaintModel, latents: torch.Tensor) -> tuple[torch.Tensor, 
     return pixels.permute(0, 2, 3, 1).contiguous(), finite
 
 
-def encode_picture(model: InpaintModel, image: Picture) -> torch.Tensor:
+def encode_image(model: InpaintModel, image: Picture) -> torch.Tensor:
     """Encoded picture, float32 (1, C, h, w), of uint8 RGB (S, S, 3)."""
     return encode(model, _pixels(model, image))
 

@@ -63,9 +63,12 @@ class Gallery:
 
     @property
     def pasted(self) -> bool:
-        """Whether all shown pictures have the source's object pixels."""
-        sidecars = [each.sidecar for row in self.rows for each in row.variants]
-        return all(side["recipe"]["settings"]["paste_back"] for side in sidecars)
+        """Whether all shown pictures have the source's object pixels, bit for bit."""
+        recipes = [each.sidecar["recipe"] for row in self.rows for each in row.variants]
+        return all(
+            each["settings"]["paste_back"] and each.get("picture_format", "png") == "png"
+            for each in recipes
+        )
 
 
 def collect(

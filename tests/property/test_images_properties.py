@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bgaug_d2.images import ImageError, decode_image, encode_png
+from bgaug_d2.images import ImageError, decode_image, encode_picture
 from tests.factories import noise
 
 KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "PPM")
@@ -65,4 +65,4 @@ def test_arbitrary_bytes_are_refused(content: bytes) -> None:
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 999))
 def test_png_is_lossless(height: int, width: int, seed: int) -> None:
     rgb = noise(height, width, seed)
-    np.testing.assert_array_equal(decode_image(encode_png(rgb), "png"), rgb)
+    np.testing.assert_array_equal(decode_image(encode_picture(rgb, "png"), "png"), rgb)
