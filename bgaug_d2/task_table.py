@@ -37,9 +37,11 @@ class Task:
 class TaskTable:
     """Jobs by key, each held once however often it is asked for; all methods are thread-safe.
 
-    ``take`` gives first a started task whose painted square came back, then a task that somebody
-    waits for, then the oldest. It starts no task while ``max_started`` are under way, or hold
-    ``max_started_bytes``: that bounds the memory between the disk and the cache.
+    ``take`` gives first a started task whose painted square came back, then the oldest task that
+    somebody waits for, then the youngest of the others. Those come from looking ahead, in the order
+    in which training will need them: where painting is too slow for all, the oldest are needed too
+    soon to be ready, and the youngest still can be. It starts no task while ``max_started`` are
+    under way, or hold ``max_started_bytes``: that bounds the memory between disk and cache.
 
     Args:
         capacity: Tasks held at most, started or not.
@@ -63,10 +65,10 @@ class TaskTable:
     def add(self, job: InpaintJob, alone: bool, waiter: SimpleQueue[dict[str, Any]] | None) -> bool:
         """Hold a job, or join the task that already does.
 
-        A job that somebody waits for takes the place of the youngest one that nobody waits for.
+        Where there is no room it takes the place of the oldest one that nobody waits for.
 
         Returns:
-            False if there is no room.
+            False if there is no such job either.
         """
         key = job.key
         with self._changed:
@@ -78,14 +80,15 @@ class TaskTable:
                 return True
             task = self._wanted.get(key) or self._unwanted.get(key)
             if task is None:
-                if not self._make_room(waiter is not None):
+                if not self._make_room():
                     return False
-                task = self._unwanted[key] = Task(job)
+                task = Task(job)
             task.alone = task.alone or alone
             if waiter is not None:
                 task.waiters.append(waiter)
-                self._unwanted.pop(key, None)
-                self._wanted[key] = task
+            if key not in self._wanted:
+                self._unwanted.pop(key, None)  # asked for again, it is young again
+                (self._wanted if task.waiters else self._unwanted)[key] = task
             self._changed.notify()
             return True
 
@@ -129,18 +132,19 @@ class TaskTable:
             queued = len(self._wanted) + len(self._unwanted)
             return {"queued": queued, "started": len(self._started)}
 
-    def _make_room(self, wanted: bool) -> bool:
+    def _make_room(self) -> bool:
         held = len(self._wanted) + len(self._unwanted) + len(self._started)
         if held < self._capacity:
             return True
-        if not wanted or not self._unwanted:
+        if not self._unwanted:
             return False
-        self._unwanted.popitem()  # whoever misses that picture asks again
+        del self._unwanted[next(iter(self._unwanted))]  # whoever misses that picture asks again
         self.displaced += 1
         return True
 
     def _startable(self) -> Task | None:
-        task = next(iter(self._wanted.values()), None) or next(iter(self._unwanted.values()), None)
+        task = next(iter(self._wanted.values()), None)
+        task = task or next(reversed(self._unwanted.values()), None)
         if task is None or not self._started:
             return task
         room = self._started_bytes + _estimate_bytes(task.job) <= self._max_started_bytes

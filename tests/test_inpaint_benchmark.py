@@ -78,7 +78,21 @@ def test_the_tool_writes_json_table_and_trace(
 ) -> None:
     out = tmp_path / "found" / "benchmark.json"
     small = ["--images", "2", "--resolution", "64", "--steps", "2", "--repeats", "1"]
-    main([*small, "--rows", "2", "--out", str(out)])
+    main(
+        [
+            "engine",
+            "cache",
+            "mapper",
+            "scale",
+            "--entries",
+            "250",
+            *small,
+            "--rows",
+            "2",
+            "--out",
+            str(out),
+        ]
+    )
     report = json.loads(out.read_text())
     assert report["engine"]["shape"]["rows"] == 2
     assert report["mapper"]["hit_against_original"] > 0
@@ -86,9 +100,13 @@ def test_the_tool_writes_json_table_and_trace(
     printed = capsys.readouterr().out
     assert "| diffusers, a call per picture |" in printed
     assert "| cache: get_ms |" in printed
+    assert report["scale"][0]["entries"] == 250
+    assert "| 250 | " in printed
 
 
 def test_an_unknown_part_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["engin"])
-    assert "no part engin; there are engine, cache, mapper" in capsys.readouterr().err
+    assert (
+        "no part engin; there are engine, loader, cache, mapper, scale" in capsys.readouterr().err
+    )

@@ -40,21 +40,25 @@ def taken_soon(table: TaskTable) -> Task | None:
     return found[0] if found else None
 
 
-def test_the_oldest_comes_first_and_those_with_a_waiter_before_all() -> None:
+def test_the_youngest_comes_first_but_after_those_with_a_waiter_in_their_order() -> None:
     table, (a, b, c, d) = table_of(), jobs(4)
     assert table.add(a, False, None)
     assert table.add(b, False, None)
     assert table.add(c, False, SimpleQueue())
     assert table.add(d, False, SimpleQueue())
-    assert [take(table).job for _ in range(4)] == [c, d, a, b]
+    assert [take(table).job for _ in range(4)] == [c, d, b, a]
 
 
 def test_a_job_that_is_asked_for_again_moves_up() -> None:
-    table, (a, b) = table_of(), jobs(2)
+    table, (a, b, c) = table_of(), jobs(3)
     table.add(a, False, None)
     table.add(b, False, None)
+    table.add(a, False, None)
+    assert take(table).job is a
+    table.add(a, False, None)
+    table.add(c, False, None)
     table.add(b, False, SimpleQueue())
-    assert [take(table).job for _ in range(2)] == [b, a]
+    assert [take(table).job for _ in range(2)] == [b, c]
 
 
 def test_everybody_who_waits_is_told_and_a_job_is_held_once() -> None:
@@ -74,15 +78,17 @@ def test_everybody_who_waits_is_told_and_a_job_is_held_once() -> None:
     assert table.sizes() == {"queued": 0, "started": 0}
 
 
-def test_a_full_table_refuses_or_gives_up_the_youngest_unwanted_job() -> None:
+def test_a_full_table_gives_up_the_oldest_unwanted_job_or_refuses() -> None:
     table, (a, b, c, d, e) = table_of(capacity=2), jobs(5)
     assert table.add(a, False, None)
     assert table.add(b, False, None)
-    assert not table.add(c, False, None)
-    assert table.add(a, False, None)  # it is there already
-    assert table.add(d, False, SimpleQueue())
+    assert table.add(c, False, None)  # in the place of a
+    assert table.add(b, False, None)  # it is there already
     assert table.displaced == 1
+    assert table.add(d, False, SimpleQueue())  # in the place of c
     assert table.add(e, False, SimpleQueue())
+    assert table.displaced == 3
+    assert not table.add(c, False, None)
     assert not table.add(c, False, SimpleQueue())
     assert [take(table).job for _ in range(2)] == [d, e]
     assert table.sizes() == {"queued": 0, "started": 2}

@@ -420,21 +420,20 @@ def test_who_waits_goes_before_who_does_not(tmp_path: Path) -> None:
         assert order.index("wanted") <= 2
 
 
-def test_a_full_queue_refuses_and_no_job_is_lost_in_silence(tmp_path: Path) -> None:
+def test_a_full_queue_gives_up_the_oldest_and_counts_it(tmp_path: Path) -> None:
     site = Site(tmp_path)
     spec = site.spec(spec={"queue_size": 4, "max_started": 1}, delay_s=0.2)
     with site.pool(spec) as pool:
         client = pool.client()
         jobs = [site.job() for _ in range(8)]
         statuses = [client.enqueue(job).status for job in jobs]
-        assert statuses == ["queued"] * 4 + ["busy"] * 4
-        assert client.request(jobs[7]) == DONE  # displaces the youngest that nobody waits for
+        assert statuses == ["queued"] * 8  # the oldest gave way
+        assert client.request(jobs[2]) == DONE
         (stats,) = client.stats()
         assert stats is not None
-        assert stats["displaced"] == 1
-        assert stats["counts"]["busy"] == 4
-        wait_until(lambda: all(site.cache.contains(jobs[number].key) for number in (0, 1, 2)))
-        assert not site.cache.contains(jobs[3].key)
+        assert stats["displaced"] == 5
+        wait_until(lambda: all(site.cache.contains(jobs[number].key) for number in (0, 6, 7)))
+        assert not any(site.cache.contains(jobs[number].key) for number in (1, 3, 4))
 
 
 @pytest.mark.parametrize(("fields", "limit"), [({"max_started": 3}, 3), ({}, 4)])

@@ -1,4 +1,4 @@
-"""Measure this machine: engine, solver, hit path and cache; prints Markdown, writes JSON.
+"""Measure this machine: engine, loader, hit path and cache; prints Markdown, writes JSON.
 
 What is compared runs in one process and in turns, and medians are given, so that other work on the
 machine hits all sides of a comparison alike. `--model sd21_base` and `--model sd2_inpainting` are
@@ -10,6 +10,9 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
+import random
+import resource
 import statistics
 import sys
 import tempfile
@@ -24,7 +27,8 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 from matplotlib.figure import Figure
 
-from bgaug_d2.cache import VariantCache
+from bgaug_d2.cache import CacheEntry, VariantCache
+from bgaug_d2.cache_files import folder_of, picture_name, sidecar_path
 from bgaug_d2.config import CPU_ROWS, GPU_ROWS, BgAugConfig, RecipeConfig
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.register import check_dataset, register_dataset
@@ -41,12 +45,13 @@ from bgaug_d2.inpaint.full_size import write_full_size_model
 from bgaug_d2.inpaint.identity import TINY_MODEL
 from bgaug_d2.inpaint.models import compiled, load_model
 from bgaug_d2.jobs import InpaintJob, ModelIdentity, Recipe
+from bgaug_d2.loader_benchmark import Pace, measure_loader
 from bgaug_d2.mapper import BackgroundAugMapper
 from bgaug_d2.painting import SkipImage, job_sidecar, prepare
 from bgaug_d2.planner import JobPlanner
 from bgaug_d2.results import machine, versions
 
-PARTS = ("engine", "cache", "mapper")
+PARTS = ("engine", "loader", "cache", "mapper", "scale")
 FULL_SIZE = {"sd21_base": 4, "sd2_inpainting": 9}  # model -> channels of its UNet
 # Of the pictures that are measured, where the command line does not say otherwise.
 SMALL = Effort(images=16, resolution=128, steps=10, guidance_scale=3.0, rows=CPU_ROWS)
@@ -69,6 +74,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         small, large = getattr(SMALL, field.name), getattr(LARGE, field.name)
         text = f"[{small}]" if small == large else f"[{small} with tiny, else {large}]"
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=text)
+    parser.add_argument(
+        "--entries",
+        type=int,
+        nargs="+",
+        default=[1_000, 10_000, 100_000],
+        help="sizes of the cache in part scale, rising [%(default)s]",
+    )
     parser.add_argument("--out", default="output/benchmark.json", help="JSON file [%(default)s]")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.parts) - set(PARTS):
@@ -91,6 +103,10 @@ def main(argv: list[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="bgaug-benchmark-") as folder:
             if "engine" in parts:
                 report["engine"] = engine_report(arguments, Path(folder))
+            if "loader" in parts:
+                report["loader"] = loader_report(Path(folder))
+            if "scale" in parts:
+                report["scale"] = measure_scale(Path(folder) / "scale", arguments.entries)
             if {"cache", "mapper"} & set(parts):
                 report |= hit_path(arguments, parts, Path(folder))
     except (DatasetError, ModelError) as error:
@@ -134,6 +150,48 @@ def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
+
+
+def loader_report(folder: Path) -> dict[str, Any]:
+    toy = ToyConfig(image_size=320, num_train=48, num_val=1, num_test=1)
+    handle = register_dataset(DatasetConfig(root=str(folder / "loader"), toy=toy))
+    return {"pace": asdict(Pace()), "situations": measure_loader(handle, Pace())}
+
+
+def measure_scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
+    """Look-up, start-up and memory of a cache as it grows; most entries are links to one."""
+    rng = random.Random(0)
+    cache = VariantCache(str(folder))
+    asked = [rng.randbytes(32).hex() for _ in range(200)]
+    for key in asked:
+        cache.put(key, rng.randbytes(300_000), {})
+    found, count = [], len(asked)
+    for size in sizes:
+        for number in range(max(size - count, 0)):
+            if number % 30_000 == 0:  # a file system allows so many links to a file, about
+                template = rng.randbytes(32).hex()
+                cache.put(template, b"filler", {})
+            link_entry(cache, template, rng.randbytes(32).hex())
+        count = max(size, count)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.perf_counter()
+        opened = VariantCache(str(folder))
+        start_ms = 1e3 * (time.perf_counter() - began)
+        get = in_turns({"get_ms": opened.get}, asked, 5)
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found.append({"entries": count, "start_ms": start_ms, **get, "grown_kb": after - before})
+    return found
+
+
+def link_entry(cache: VariantCache, template: str, key: str) -> None:
+    """Files of the right names for ``key``; nobody looks into them."""
+    record = cache.get(template, verify=False)
+    if not isinstance(record, CacheEntry):
+        raise RuntimeError(f"the entry {template} is gone")
+    target = folder_of(cache.root, key)
+    os.makedirs(target, exist_ok=True)
+    os.link(sidecar_path(cache.root, template), sidecar_path(cache.root, key))
+    os.link(record.path, os.path.join(target, picture_name(key, "0" * 64, ".png")))
 
 
 def hit_path(arguments: argparse.Namespace, parts: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -242,6 +300,27 @@ def to_markdown(report: dict[str, Any]) -> str:
             *(f"| {name} | {rate:.3g} |" for name, rate in engine["ladder"].items()),
             "",
         ]
+    if loader := report.get("loader"):
+        lines += ["| on a miss | look-ahead | painting's speed | images/s | waiting | augmented |"]
+        lines += ["| --- | --- | --- | --- | --- | --- |"]
+        for each in loader["situations"]:
+            ahead = {True: "on", False: "off"}.get(each.get("look_ahead"), "–")
+            speed = f"{100 * each['speed']:.0f} % of need" if "speed" in each else "–"
+            name = "no augmentation" if each["on_miss"] == "none" else each["on_miss"]
+            lines.append(
+                f"| {name} | {ahead} | {speed} | {each['images_per_s']:.3g} | "
+                f"{100 * each['stall_share']:.1f} % | {100 * each['augmented_share']:.0f} % |"
+            )
+        lines.append("")
+    if scale := report.get("scale"):
+        lines += ["| entries | look-up, ms | start, ms | memory grown, kB |"]
+        lines += ["| --- | --- | --- | --- |"]
+        lines += [
+            f"| {each['entries']:,} | {each['get_ms']:.3f} | {each['start_ms']:.3f} | "
+            f"{each['grown_kb']} |"
+            for each in scale
+        ]
+        lines.append("")
     rows = [
         (f"{part}: {name}", value)
         for part in ("cache", "mapper")

@@ -1,0 +1,155 @@
+"""How long training waits for its loader, and how many draws are augmented.
+
+A step of training is a pause of a given length; painting is ``paced_engine`` at a given speed. Each
+draw that is augmented asks for a picture that nobody has asked for before, so the cache stays cold
+unless it is filled beforehand.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from bgaug_d2.build import BackgroundAugmentation, baseline_loader, train_dicts
+from bgaug_d2.config import BgAugConfig, CacheConfig, RecipeConfig, WorkerConfig
+from bgaug_d2.data.register import DatasetHandle
+from bgaug_d2.jobs import ModelIdentity
+from bgaug_d2.loader import CountedLoader
+from bgaug_d2.painters import Painting
+from bgaug_d2.protocol import WorkerSpec
+from bgaug_d2.supervisor import WorkerPool
+
+ENGINE = "bgaug_d2.paced_engine:build_paced_engine"
+_IDENTITY = ModelIdentity("paced", "", "0" * 64, "none")
+_NEW_EVERY_TIME = 10_000  # variants of an image: a draw hardly ever repeats one
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What is simulated.
+
+    Attributes:
+        step_s: Seconds of a training step.
+        images_per_batch: Images of a step.
+        p: Share of draws that are augmented.
+        steps: Steps measured, after ``warm_up`` others.
+        warm_up: Steps before.
+        look_ahead: Draws looked ahead where that is on.
+        num_workers: Loader processes.
+    """
+
+    step_s: float = 0.2
+    images_per_batch: int = 4
+    p: float = 0.5
+    steps: int = 40
+    warm_up: int = 20
+    look_ahead: int = 64
+    num_workers: int = 1
+
+    @property
+    def needed(self) -> float:
+        """Painted pictures a second that training asks for."""
+        return self.p * self.images_per_batch / self.step_s
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One line: what a miss does, and the painting's speed as a share of what is needed."""
+
+    on_miss: str
+    look_ahead: bool
+    speed: float
+
+
+SITUATIONS = tuple(
+    Situation(on_miss, look_ahead, speed)
+    for on_miss in ("original", "wait")
+    for look_ahead in (False, True)
+    for speed in (0.5, 1.5)
+)
+
+
+def measure_loader(
+    handle: DatasetHandle, pace: Pace, situations: Sequence[Situation] = SITUATIONS
+) -> list[dict[str, Any]]:
+    """A line per situation, after one for Detectron2's own mapper.
+
+    Returns:
+        Each with its situation, ``images_per_s``, ``stall_share`` (time that training waited, 0..1)
+        and ``augmented_share`` (of the draws that were to be augmented, 0..1).
+    """
+    cfg = _cfg(handle, pace)
+    plain = baseline_loader(cfg, dataset_dicts=train_dicts(cfg))
+    lines = [{"on_miss": "none", **_train(plain, pace)}]
+    for situation in situations:
+        with tempfile.TemporaryDirectory(prefix="bgaug-loader-") as folder:
+            lines.append(asdict(situation) | _measure(handle, cfg, pace, situation, folder))
+    return lines
+
+
+def _measure(
+    handle: DatasetHandle, cfg: CfgNode, pace: Pace, situation: Situation, folder: str
+) -> dict[str, float]:
+    settings = BgAugConfig(
+        mode="replace",
+        p=pace.p,
+        variants=_NEW_EVERY_TIME,
+        on_miss=situation.on_miss,
+        look_ahead=pace.look_ahead if situation.look_ahead else 0,
+        cache=CacheConfig(dir=str(Path(folder) / "cache")),
+        worker=WorkerConfig(devices=["cpu"]),
+        recipe=RecipeConfig(resolution=64),
+    )
+    painting = Painting(_IDENTITY, "float32", handle.image_root)
+    spec = WorkerSpec(
+        engine=ENGINE,
+        engine_options={"images_per_s": situation.speed * pace.needed},
+        cache_dir=settings.cache.dir,
+        image_root=handle.image_root,
+        recipe_model_sha256=_IDENTITY.sha256,
+        dtype=painting.dtype,
+    )
+    with WorkerPool([spec], settings.worker, str(Path(folder) / "logs")) as pool:
+        there = replace(painting, addresses=tuple(pool.addresses))
+        augmentation = BackgroundAugmentation(settings, there)
+        try:
+            return _train(augmentation.train_loader(cfg), pace)
+        finally:
+            augmentation.close()
+
+
+def _train(loader: CountedLoader, pace: Pace) -> dict[str, float]:
+    batches = iter(loader)
+    for _ in range(pace.warm_up):
+        next(batches)
+        time.sleep(pace.step_s)
+    before, waited, began = Counter(loader.totals), loader.wait_s, time.perf_counter()
+    for _ in range(pace.steps):
+        next(batches)
+        time.sleep(pace.step_s)
+    seconds = time.perf_counter() - began
+    outcomes = Counter(loader.totals) - before
+    wanted = outcomes.total() - outcomes["original"]
+    return {
+        "images_per_s": pace.steps * pace.images_per_batch / seconds,
+        "stall_share": (loader.wait_s - waited) / seconds,
+        "augmented_share": outcomes["hit"] / wanted if wanted else 0.0,
+    }
+
+
+def _cfg(handle: DatasetHandle, pace: Pace) -> CfgNode:
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = tuple(handle.train)
+    cfg.DATALOADER.NUM_WORKERS = pace.num_workers
+    cfg.SOLVER.IMS_PER_BATCH = pace.images_per_batch
+    cfg.INPUT.MIN_SIZE_TRAIN = (0,)  # no resizing: the loader is not to be the bottleneck
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    cfg.SEED = 0
+    return cfg
