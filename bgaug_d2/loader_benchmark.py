@@ -7,10 +7,11 @@ unless it is filled beforehand.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,22 +108,30 @@ def _measure(
         worker=WorkerConfig(devices=["cpu"]),
         recipe=RecipeConfig(resolution=64),
     )
+    with paced_painting(settings, handle, situation.speed * pace.needed) as painting:
+        augmentation = BackgroundAugmentation(settings, painting)
+        try:
+            return _train(augmentation.train_loader(cfg), pace)
+        finally:
+            augmentation.close()
+
+
+@contextlib.contextmanager
+def paced_painting(
+    settings: BgAugConfig, handle: DatasetHandle, images_per_s: float
+) -> Iterator[Painting]:
+    """A painting process of a given speed, for a data set and the cache of ``settings``."""
     painting = Painting(_IDENTITY, "float32", handle.image_root)
     spec = WorkerSpec(
         engine=ENGINE,
-        engine_options={"images_per_s": situation.speed * pace.needed},
+        engine_options={"images_per_s": images_per_s},
         cache_dir=settings.cache.dir,
         image_root=handle.image_root,
         recipe_model_sha256=_IDENTITY.sha256,
         dtype=painting.dtype,
     )
-    with WorkerPool([spec], settings.worker, str(Path(folder) / "logs")) as pool:
-        there = replace(painting, addresses=tuple(pool.addresses))
-        augmentation = BackgroundAugmentation(settings, there)
-        try:
-            return _train(augmentation.train_loader(cfg), pace)
-        finally:
-            augmentation.close()
+    with WorkerPool([spec], settings.worker) as pool:
+        yield replace(painting, addresses=tuple(pool.addresses))
 
 
 def _train(loader: CountedLoader, pace: Pace) -> dict[str, float]:

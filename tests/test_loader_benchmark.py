@@ -12,7 +12,9 @@ from bgaug_d2.data.register import register_dataset
 from bgaug_d2.experiment_config import DatasetConfig, ToyConfig
 from bgaug_d2.loader_benchmark import Pace, Situation, measure_loader
 from bgaug_d2.paced_engine import PacedEngine, build_paced_engine
+from bgaug_d2.training_benchmark import measure_training
 from tests.inpaint_parts import make_request
+from tests.runs import experiment_of, smoke
 
 
 def test_the_engine_keeps_its_pace_and_inverts_colours() -> None:
@@ -47,3 +49,12 @@ def test_waiting_for_slow_painting_is_seen_as_waiting(tmp_path: Path) -> None:
     assert waiting["stall_share"] > plain["stall_share"]
     assert waiting["images_per_s"] < plain["images_per_s"]
     assert waiting["on_miss"] == "wait"
+
+
+def test_the_parts_of_an_iteration_are_compared(tmp_path: Path) -> None:
+    experiment = experiment_of(*smoke(tmp_path, "toy_baseline"))
+    found = measure_training(experiment, "cpu", 2, tmp_path / "caches")
+    assert set(found) == {
+        *("baseline_ms", "hits_ms", "on_the_fly_ms", "hits_ratio", "on_the_fly_ratio")
+    }
+    assert all(0 < each < 1e5 for each in found.values())

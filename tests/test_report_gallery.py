@@ -91,6 +91,19 @@ def test_page_does_not_claim_bit_exact_objects_without_paste_back(
     assert "paste_back is off" in page.read_text()
 
 
+def test_recipes_of_one_cache_are_told_apart(tmp_path: Path, cache: VariantCache) -> None:
+    page = tmp_path / "index.html"
+    fill(tmp_path / "data", cache, ["a.png"])
+    write_page(collect(cache, None, 5, 5), page, "t")
+    assert "erosion_kernel" not in page.read_text()
+    fill(tmp_path / "data", cache, ["a.png"], erosion_kernel=1)
+    gallery = collect(cache, None, 5, 5)
+    assert gallery.differing == ["erosion_kernel"]
+    write_page(gallery, page, "t")
+    assert "erosion_kernel 1<" in page.read_text()
+    assert "erosion_kernel 7<" in page.read_text()
+
+
 def test_contact_sheet_has_a_row_an_image(tmp_path: Path, cache: VariantCache) -> None:
     fill(tmp_path / "data", cache, ["a.png", "b.png"])
     sheet = tmp_path / "sheet.png"

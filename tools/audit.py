@@ -24,7 +24,6 @@ from bgaug_d2.jobs import AnnotationError
 from bgaug_d2.report.audit import AuditError, Thresholds
 from bgaug_d2.report.audit_cache import (
     Annotations,
-    Recipe,
     audit_cache,
     check_originals,
     limited,
@@ -32,6 +31,7 @@ from bgaug_d2.report.audit_cache import (
     shown,
 )
 from bgaug_d2.report.audit_summary import to_markdown
+from bgaug_d2.report.recipes import Recipe
 
 _USER_ERRORS = (AuditError, AnnotationError, CacheError, DatasetError, ImageError, OSError)
 

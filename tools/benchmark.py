@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 from matplotlib.figure import Figure
@@ -32,7 +33,13 @@ from bgaug_d2.cache_files import folder_of, picture_name, sidecar_path
 from bgaug_d2.config import CPU_ROWS, GPU_ROWS, BgAugConfig, RecipeConfig
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.register import check_dataset, register_dataset
-from bgaug_d2.experiment_config import DatasetConfig, ToyConfig
+from bgaug_d2.experiment_config import (
+    DatasetConfig,
+    DetectorConfig,
+    ExperimentConfig,
+    ScheduleConfig,
+    ToyConfig,
+)
 from bgaug_d2.images import encode_picture, read_image
 from bgaug_d2.inpaint.benchmark import (
     Effort,
@@ -50,8 +57,10 @@ from bgaug_d2.mapper import BackgroundAugMapper
 from bgaug_d2.painting import SkipImage, job_sidecar, prepare
 from bgaug_d2.planner import JobPlanner
 from bgaug_d2.results import machine, versions
+from bgaug_d2.training_benchmark import measure_training
 
-PARTS = ("engine", "loader", "cache", "mapper", "scale")
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+PARTS = ("engine", "loader", "training", "cache", "mapper", "scale")
 FULL_SIZE = {"sd21_base": 4, "sd2_inpainting": 9}  # model -> channels of its UNet
 # Of the pictures that are measured, where the command line does not say otherwise.
 SMALL = Effort(images=16, resolution=128, steps=10, guidance_scale=3.0, rows=CPU_ROWS)
@@ -74,6 +83,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         small, large = getattr(SMALL, field.name), getattr(LARGE, field.name)
         text = f"[{small}]" if small == large else f"[{small} with tiny, else {large}]"
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, help=text)
+    parser.add_argument(
+        "--iterations", type=int, default=40, help="of each loader in part training [%(default)s]"
+    )
     parser.add_argument(
         "--entries",
         type=int,
@@ -105,6 +117,8 @@ def main(argv: list[str] | None = None) -> None:
                 report["engine"] = engine_report(arguments, Path(folder))
             if "loader" in parts:
                 report["loader"] = loader_report(Path(folder))
+            if "training" in parts:
+                report["training"] = training_report(arguments, Path(folder))
             if "scale" in parts:
                 report["scale"] = measure_scale(Path(folder) / "scale", arguments.entries)
             if {"cache", "mapper"} & set(parts):
@@ -156,6 +170,18 @@ def loader_report(folder: Path) -> dict[str, Any]:
     toy = ToyConfig(image_size=320, num_train=48, num_val=1, num_test=1)
     handle = register_dataset(DatasetConfig(root=str(folder / "loader"), toy=toy))
     return {"pace": asdict(Pace()), "situations": measure_loader(handle, Pace())}
+
+
+def training_report(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """The toy detector on the toy world."""
+    detector = yaml.safe_load((CONFIGS / "detector" / "toy_mask_rcnn.yaml").read_text())
+    experiment = ExperimentConfig(
+        dataset=DatasetConfig(root=str(folder / "training"), toy=ToyConfig(num_train=64)),
+        detector=DetectorConfig(detector["config_file"], "", detector["opts"]),
+        schedule=ScheduleConfig(images_per_batch=8, optimizer="adamw", base_lr=1e-4, num_workers=0),
+    )
+    device = "cuda" if arguments.device.startswith("cuda") else "cpu"
+    return measure_training(experiment, device, arguments.iterations, folder)
 
 
 def measure_scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
@@ -323,7 +349,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         lines.append("")
     rows = [
         (f"{part}: {name}", value)
-        for part in ("cache", "mapper")
+        for part in ("training", "cache", "mapper")
         for name, value in report.get(part, {}).items()
     ]
     if rows:

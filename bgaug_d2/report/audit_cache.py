@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +18,10 @@ from bgaug_d2.jobs import digest_file, objects_from_annotations
 from bgaug_d2.masks import Picture, mask_from_rle, object_masks
 from bgaug_d2.report.audit import AuditError, Detections, Labels, Measured, Thresholds, measure
 from bgaug_d2.report.audit_summary import Audit, Pair, aggregate
+from bgaug_d2.report.recipes import Recipe, differing, recipe_of
 
 Detect = Callable[[Sequence[Picture]], list[Detections]]
 Progress = Callable[["Sequence[Look]"], "Iterable[Look]"]
-Recipe = tuple[tuple[str, str], ...]  # dotted name and value of every setting
 
 # Shown of every recipe; others where they differ.
 SHOWN = ("prompt", "erosion_kernel", "steps", "D", "paste_back")
@@ -111,22 +110,8 @@ def read_entries(folders: Iterable[str]) -> dict[Recipe, list[CacheEntry]]:
         )
     groups: dict[Recipe, list[CacheEntry]] = defaultdict(list)
     for _, entry in sorted(by_key.items()):
-        groups[_recipe(entry.sidecar)].append(entry)
+        groups[recipe_of(entry.sidecar)].append(entry)
     return dict(sorted(groups.items()))
-
-
-def _recipe(sidecar: Mapping[str, Any]) -> Recipe:
-    rest = {name: value for name, value in sidecar["recipe"].items() if name != "settings"}
-    model = {name: value for name, value in sidecar["model"].items() if name != "license"}
-    return tuple(_leaves({**sidecar["recipe"]["settings"], **rest, "model": model}))
-
-
-def _leaves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in sorted(content.items()):
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{path}{name}.")
-        else:
-            yield f"{path}{name}", value if isinstance(value, str) else json.dumps(value)
 
 
 def limited(
@@ -255,9 +240,7 @@ def check_originals(groups: Mapping[Recipe, Sequence[CacheEntry]], image_root: s
 def shown(audits: Mapping[Recipe, Audit]) -> list[tuple[dict[str, str], Audit]]:
     """Audits with the settings that a reader needs to tell the recipes apart."""
     recipes = [dict(recipe) for recipe in audits]
-    names = list(dict.fromkeys(name for recipe in recipes for name in recipe))
-    differ = [name for name in names if len({recipe.get(name) for recipe in recipes}) > 1]
-    columns = [*SHOWN, *(name for name in differ if name not in SHOWN)]
+    columns = [*SHOWN, *(name for name in differing(audits) if name not in SHOWN)]
     return [
         ({name: recipe.get(name, "") for name in columns}, audit)
         for recipe, audit in zip(recipes, audits.values(), strict=True)

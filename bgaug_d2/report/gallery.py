@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from bgaug_d2.cache import CacheEntry, Rejection, VariantCache
 from bgaug_d2.images import ImageError, read_image, resolve_inside
 from bgaug_d2.masks import mask_from_rle
+from bgaug_d2.report.recipes import differing, recipe_of
 
 THUMBNAIL = 320  # px, longer side on the page
 CELL, CAPTION = 192, 16  # px, side of a cell on the contact sheet and the line below it
@@ -33,6 +34,11 @@ class Picture:
 
     image: np.ndarray
     sidecar: dict[str, Any]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Its recipe by dotted names."""
+        return dict(recipe_of(self.sidecar))
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,12 @@ class Gallery:
     models: list[dict[str, str]]
     pictures: int
     rejections: dict[str, int]
+
+    @property
+    def differing(self) -> list[str]:
+        """Settings that tell the recipes of the shown pictures apart; none for a single recipe."""
+        names = differing(recipe_of(each.sidecar) for row in self.rows for each in row.variants)
+        return [name for name in names if name not in ("model.sha256", "model.revision")]
 
     @property
     def pasted(self) -> bool:

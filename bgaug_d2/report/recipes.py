@@ -1,0 +1,31 @@
+"""Recipes as flat names and values, as the sidecars of painted pictures hold them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+Recipe = tuple[tuple[str, str], ...]  # dotted name and value of every setting
+
+
+def recipe_of(sidecar: Mapping[str, Any]) -> Recipe:
+    """All that decides pixels but the image: settings, number and picture format, model."""
+    rest = {name: value for name, value in sidecar["recipe"].items() if name != "settings"}
+    model = {name: value for name, value in sidecar["model"].items() if name != "license"}
+    return tuple(_leaves({**sidecar["recipe"]["settings"], **rest, "model": model}))
+
+
+def differing(recipes: Iterable[Recipe]) -> list[str]:
+    """Names of the settings in which they are not all alike."""
+    found = [dict(recipe) for recipe in recipes]
+    names = list(dict.fromkeys(name for recipe in found for name in recipe))
+    return [name for name in names if len({recipe.get(name) for recipe in found}) > 1]
+
+
+def _leaves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in sorted(content.items()):
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value if isinstance(value, str) else json.dumps(value)
