@@ -95,7 +95,7 @@ def test_the_tool_writes_json_table_and_trace(
     )
     report = json.loads(out.read_text())
     assert report["engine"]["shape"]["rows"] == 2
-    assert report["mapper"]["hit_against_original"] > 0
+    assert report["mapper"]["hit_jpeg_against_original"] > 0
     assert out.with_suffix(".png").stat().st_size > 5_000
     printed = capsys.readouterr().out
     assert "| diffusers, a call per picture |" in printed

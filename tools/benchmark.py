@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 
 from bgaug_d2.cache import CacheEntry, VariantCache
 from bgaug_d2.cache_files import folder_of, picture_name, sidecar_path
-from bgaug_d2.config import CPU_ROWS, GPU_ROWS, BgAugConfig, RecipeConfig
+from bgaug_d2.config import CPU_ROWS, GPU_ROWS, PICTURE_FORMATS, BgAugConfig, RecipeConfig
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.experiment_config import (
@@ -224,11 +224,15 @@ def hit_path(arguments: argparse.Namespace, parts: Sequence[str], folder: Path) 
     """Times, in ms, of the cache and of Detectron2's mapper on originals and on hits."""
     planner, draws = prepare_jobs(arguments, folder)
     jobs = [planner.job(each, 1) for each in draws]
-    cache = VariantCache(str(folder / "cache"))
+    caches = {each: VariantCache(str(folder / f"cache_{each}")) for each in PICTURE_FORMATS}
     repeats = arguments.repeats or SMALL.repeats
-    found: dict[str, Any] = {"cache": measure_cache(cache, jobs, planner.image_root, repeats)}
+    measured = {
+        name: measure_cache(cache, jobs, planner.image_root, name, repeats)
+        for name, cache in caches.items()
+    }
+    found: dict[str, Any] = {"cache": measured["png"]}
     if "mapper" in parts:
-        found["mapper"] = measure_mapper(cache, planner, draws, repeats)
+        found["mapper"] = measure_mapper(caches, planner, draws, repeats)
     return found
 
 
@@ -256,25 +260,38 @@ def prepare_jobs(
 
 
 def measure_cache(
-    cache: VariantCache, jobs: list[InpaintJob], image_root: str, repeats: int
+    cache: VariantCache,
+    jobs: list[InpaintJob],
+    image_root: str,
+    picture_format: str,
+    repeats: int,
 ) -> dict[str, float]:
     """Writing and looking up one picture of its source's size (here: inverted colours)."""
     items = []
     for job in jobs:
         picture = 255 - read_image(Path(image_root) / job.source.file_name)
-        items.append((job.key, encode_picture(picture, "png"), job_sidecar(job, 0, "")))
+        items.append((job.key, encode_picture(picture, picture_format), job_sidecar(job, 0, "")))
     put = in_turns({"put_ms": lambda item: cache.put(*item)}, items, repeats)
     return put | in_turns({"get_ms": lambda item: cache.get(item[0])}, items, repeats)
 
 
 def measure_mapper(
-    cache: VariantCache, planner: JobPlanner, draws: list[dict[str, Any]], repeats: int
+    caches: Mapping[str, VariantCache],
+    planner: JobPlanner,
+    draws: list[dict[str, Any]],
+    repeats: int,
 ) -> dict[str, float]:
-    """Detectron2's own mapper on the originals and, wrapped, on pictures from the cache."""
+    """Detectron2's own mapper on the originals and, wrapped, on pictures of each format."""
     plain = DatasetMapper(get_cfg(), True)
-    wrapped = BackgroundAugMapper(plain, planner, cache, None, "error", 1.0)
-    times = in_turns({"original_ms": plain, "hit_ms": wrapped}, draws, repeats)
-    return times | {"hit_against_original": times["hit_ms"] / times["original_ms"]}
+    mappers: dict[str, Callable[[Any], Any]] = {"original_ms": plain}
+    for name, cache in caches.items():
+        mappers[f"hit_{name}_ms"] = BackgroundAugMapper(plain, planner, cache, None, "error", 1.0)
+    times = in_turns(mappers, draws, repeats)
+    ratios = {
+        f"hit_{name}_against_original": times[f"hit_{name}_ms"] / times["original_ms"]
+        for name in caches
+    }
+    return times | ratios
 
 
 def in_turns(
