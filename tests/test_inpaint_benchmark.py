@@ -81,8 +81,7 @@ def test_the_tool_writes_json_table_and_trace(
     main(
         [
             "engine",
-            "cache",
-            "mapper",
+            "hits",
             "scale",
             "--entries",
             "250",
@@ -107,4 +106,6 @@ def test_the_tool_writes_json_table_and_trace(
 def test_an_unknown_part_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["engin"])
-    assert "no part engin; there are engine, loader, training, cache" in capsys.readouterr().err
+    assert (
+        "no part engin; there are engine, loader, training, hits, scale" in capsys.readouterr().err
+    )

@@ -10,29 +10,20 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import random
-import resource
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, DatasetMapper
 from matplotlib.figure import Figure
 
-from bgaug_d2.cache import CacheEntry, VariantCache
-from bgaug_d2.cache_files import folder_of, picture_name, sidecar_path
-from bgaug_d2.config import CPU_ROWS, GPU_ROWS, PICTURE_FORMATS, BgAugConfig, RecipeConfig
+from bgaug_d2.benchmarks.markdown import to_markdown
+from bgaug_d2.config import CPU_ROWS, GPU_ROWS
 from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.experiment_config import (
     DatasetConfig,
     DetectorConfig,
@@ -40,7 +31,6 @@ from bgaug_d2.experiment_config import (
     ScheduleConfig,
     ToyConfig,
 )
-from bgaug_d2.images import encode_picture, read_image
 from bgaug_d2.inpaint.benchmark import (
     Effort,
     measure_engine,
@@ -51,16 +41,11 @@ from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.full_size import write_full_size_model
 from bgaug_d2.inpaint.identity import TINY_MODEL
 from bgaug_d2.inpaint.models import compiled, load_model
-from bgaug_d2.jobs import InpaintJob, ModelIdentity, Recipe
-from bgaug_d2.loader_benchmark import Pace, measure_loader
-from bgaug_d2.mapper import BackgroundAugMapper
-from bgaug_d2.painting import SkipImage, job_sidecar, prepare
-from bgaug_d2.planner import JobPlanner
+from bgaug_d2.jobs import ModelIdentity
 from bgaug_d2.results import machine, versions
-from bgaug_d2.training_benchmark import measure_training
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-PARTS = ("engine", "loader", "training", "cache", "mapper", "scale")
+PARTS = ("engine", "loader", "training", "hits", "scale")
 FULL_SIZE = {"sd21_base": 4, "sd2_inpainting": 9}  # model -> channels of its UNet
 # Of the pictures that are measured, where the command line does not say otherwise.
 SMALL = Effort(images=16, resolution=128, steps=10, guidance_scale=3.0, rows=CPU_ROWS)
@@ -120,9 +105,9 @@ def main(argv: list[str] | None = None) -> None:
             if "training" in parts:
                 report["training"] = training_report(arguments, Path(folder))
             if "scale" in parts:
-                report["scale"] = measure_scale(Path(folder) / "scale", arguments.entries)
-            if {"cache", "mapper"} & set(parts):
-                report |= hit_path(arguments, parts, Path(folder))
+                report["scale"] = scale_report(arguments, Path(folder))
+            if "hits" in parts:
+                report |= hits_report(arguments, Path(folder))
     except (DatasetError, ModelError) as error:
         sys.exit(str(error))
     out = Path(arguments.out)
@@ -166,14 +151,26 @@ def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
+# The following import late: the engine can be measured where there is no Detectron2.
 def loader_report(folder: Path) -> dict[str, Any]:
+    from bgaug_d2.benchmarks.loader import Pace, measure_loader
+    from bgaug_d2.data.register import register_dataset
+
     toy = ToyConfig(image_size=320, num_train=48, num_val=1, num_test=1)
     handle = register_dataset(DatasetConfig(root=str(folder / "loader"), toy=toy))
     return {"pace": asdict(Pace()), "situations": measure_loader(handle, Pace())}
 
 
+def scale_report(arguments: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
+    from bgaug_d2.benchmarks.hits import measure_scale
+
+    return measure_scale(folder / "scale", arguments.entries)
+
+
 def training_report(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """The toy detector on the toy world."""
+    from bgaug_d2.benchmarks.training import measure_training
+
     detector = yaml.safe_load((CONFIGS / "detector" / "toy_mask_rcnn.yaml").read_text())
     experiment = ExperimentConfig(
         dataset=DatasetConfig(root=str(folder / "training"), toy=ToyConfig(num_train=64)),
@@ -184,207 +181,22 @@ def training_report(arguments: argparse.Namespace, folder: Path) -> dict[str, fl
     return measure_training(experiment, device, arguments.iterations, folder)
 
 
-def measure_scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
-    """Look-up, start-up and memory of a cache as it grows; most entries are links to one."""
-    rng = random.Random(0)
-    cache = VariantCache(str(folder))
-    asked = [rng.randbytes(32).hex() for _ in range(200)]
-    for key in asked:
-        cache.put(key, rng.randbytes(300_000), {})
-    found, count = [], len(asked)
-    for size in sizes:
-        for number in range(max(size - count, 0)):
-            if number % 30_000 == 0:  # a file system allows so many links to a file, about
-                template = rng.randbytes(32).hex()
-                cache.put(template, b"filler", {})
-            link_entry(cache, template, rng.randbytes(32).hex())
-        count = max(size, count)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        began = time.perf_counter()
-        opened = VariantCache(str(folder))
-        start_ms = 1e3 * (time.perf_counter() - began)
-        get = in_turns({"get_ms": opened.get}, asked, 5)
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        found.append({"entries": count, "start_ms": start_ms, **get, "grown_kb": after - before})
-    return found
+def hits_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    from bgaug_d2.benchmarks.hits import measure_hits
+    from bgaug_d2.data.register import check_dataset, register_dataset
 
-
-def link_entry(cache: VariantCache, template: str, key: str) -> None:
-    """Files of the right names for ``key``; nobody looks into them."""
-    record = cache.get(template, verify=False)
-    if not isinstance(record, CacheEntry):
-        raise RuntimeError(f"the entry {template} is gone")
-    target = folder_of(cache.root, key)
-    os.makedirs(target, exist_ok=True)
-    os.link(sidecar_path(cache.root, template), sidecar_path(cache.root, key))
-    os.link(record.path, os.path.join(target, picture_name(key, "0" * 64, ".png")))
-
-
-def hit_path(arguments: argparse.Namespace, parts: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Times, in ms, of the cache and of Detectron2's mapper on originals and on hits."""
-    planner, draws = prepare_jobs(arguments, folder)
-    jobs = [planner.job(each, 1) for each in draws]
-    caches = {each: VariantCache(str(folder / f"cache_{each}")) for each in PICTURE_FORMATS}
-    repeats = arguments.repeats or SMALL.repeats
-    measured = {
-        name: measure_cache(cache, jobs, planner.image_root, name, repeats)
-        for name, cache in caches.items()
-    }
-    found: dict[str, Any] = {"cache": measured["png"]}
-    if "mapper" in parts:
-        found["mapper"] = measure_mapper(caches, planner, draws, repeats)
-    return found
-
-
-def prepare_jobs(
-    arguments: argparse.Namespace, folder: Path
-) -> tuple[JobPlanner, list[dict[str, Any]]]:
-    """A planner that shows variant 1 on every draw, and draws of images that can be painted."""
     images = arguments.images or SMALL.images
     toy = ToyConfig(image_size=640, num_train=2 * images, num_val=1, num_test=1)
-    dataset = DatasetConfig(root=str(folder / "toy"), toy=toy)
+    dataset = DatasetConfig(root=str(folder / "hits"), toy=toy)
     if arguments.coco:
         dataset = DatasetConfig(kind="coco", root=arguments.coco)
     check_dataset(dataset)
     handle = register_dataset(dataset)
-    recipe_config = RecipeConfig()
-    recipe = Recipe(recipe_config, IDENTITY, "float32")
-    settings = BgAugConfig(mode="replace", p=1.0, variants=1, recipe=recipe_config)
-    planner = JobPlanner(settings, recipe, handle.image_root, 0, handle.class_names)
-    draws = []
-    for each in DatasetCatalog.get(handle.train[0]):
-        draw = {**each, "bgaug_visit": 0}
-        if planner.plan(draw).key and _can_be_painted(planner.job(draw, 1), handle.image_root):
-            draws.append(draw)
-    return planner, draws[:images]
-
-
-def measure_cache(
-    cache: VariantCache,
-    jobs: list[InpaintJob],
-    image_root: str,
-    picture_format: str,
-    repeats: int,
-) -> dict[str, float]:
-    """Writing and looking up one picture of its source's size (here: inverted colours)."""
-    items = []
-    for job in jobs:
-        picture = 255 - read_image(Path(image_root) / job.source.file_name)
-        items.append((job.key, encode_picture(picture, picture_format), job_sidecar(job, 0, "")))
-    put = in_turns({"put_ms": lambda item: cache.put(*item)}, items, repeats)
-    return put | in_turns({"get_ms": lambda item: cache.get(item[0])}, items, repeats)
-
-
-def measure_mapper(
-    caches: Mapping[str, VariantCache],
-    planner: JobPlanner,
-    draws: list[dict[str, Any]],
-    repeats: int,
-) -> dict[str, float]:
-    """Detectron2's own mapper on the originals and, wrapped, on pictures of each format."""
-    plain = DatasetMapper(get_cfg(), True)
-    mappers: dict[str, Callable[[Any], Any]] = {"original_ms": plain}
-    for name, cache in caches.items():
-        mappers[f"hit_{name}_ms"] = BackgroundAugMapper(plain, planner, cache, None, "error", 1.0)
-    times = in_turns(mappers, draws, repeats)
-    ratios = {
-        f"hit_{name}_against_original": times[f"hit_{name}_ms"] / times["original_ms"]
-        for name in caches
-    }
-    return times | ratios
-
-
-def in_turns(
-    functions: dict[str, Callable[[Any], Any]], items: list[Any], repeats: int
-) -> dict[str, float]:
-    """Median milliseconds of each function per item; the functions take turns on every item."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for item in items:
-            for name, function in functions.items():
-                began = time.perf_counter()
-                function(item)
-                times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def to_markdown(report: dict[str, Any]) -> str:
-    """Tables of what was measured."""
-    lines = [
-        f"{report['machine']}; {report['device']}; {report['date']}; commit "
-        f"{str(report['versions']['git_commit'])[:7]}",
-        "",
-    ]
-    if engine := report.get("engine"):
-        lines += ["| engine | images/s | rows/s | TFLOP/s | of the matrix-product rate |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        titles = {
-            "stock_per_image": "diffusers, a call per picture",
-            "stock_grouped": "diffusers, grouped by T_hat, batches of "
-            f"{engine['stock_grouped']['batch_size']}",
-            "ours": f"this engine, {engine['shape']['rows']} rows",
-        }
-        for name, title in titles.items():
-            each = engine[name]
-            lines.append(
-                f"| {title} | {each['images_per_s']:.3g} | {each['rows_per_s']:.3g} | "
-                f"{each['tflops']:.3g} | {100 * each['share']:.0f} % |"
-            )
-        speedup = engine["speedup"]
-        lines += [
-            "",
-            f"{engine['model']}, {engine['dtype']}, {engine['shape']['resolution']} px, mean T_hat "
-            f"{engine['T_hat']['mean']:.1f} of {engine['shape']['steps']}: "
-            f"{speedup['per_image']:.2f} times a call per picture, {speedup['grouped']:.2f} times "
-            f"grouped; solver's largest relative error {engine['solver_max_rel_error']:.1e}",
-            "",
-            "| ladder | images/s |",
-            "| --- | --- |",
-            *(f"| {name} | {rate:.3g} |" for name, rate in engine["ladder"].items()),
-            "",
-        ]
-    if loader := report.get("loader"):
-        lines += ["| on a miss | look-ahead | painting's speed | images/s | waiting | augmented |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
-        for each in loader["situations"]:
-            ahead = {True: "on", False: "off"}.get(each.get("look_ahead"), "–")
-            speed = f"{100 * each['speed']:.0f} % of need" if "speed" in each else "–"
-            name = "no augmentation" if each["on_miss"] == "none" else each["on_miss"]
-            lines.append(
-                f"| {name} | {ahead} | {speed} | {each['images_per_s']:.3g} | "
-                f"{100 * each['stall_share']:.1f} % | {100 * each['augmented_share']:.0f} % |"
-            )
-        lines.append("")
-    if scale := report.get("scale"):
-        lines += ["| entries | look-up, ms | start, ms | memory grown, kB |"]
-        lines += ["| --- | --- | --- | --- |"]
-        lines += [
-            f"| {each['entries']:,} | {each['get_ms']:.3f} | {each['start_ms']:.3f} | "
-            f"{each['grown_kb']} |"
-            for each in scale
-        ]
-        lines.append("")
-    rows = [
-        (f"{part}: {name}", value)
-        for part in ("training", "cache", "mapper")
-        for name, value in report.get(part, {}).items()
-    ]
-    if rows:
-        lines += ["| what | median |", "| --- | --- |"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in rows]
-    return "\n".join(lines)
+    return measure_hits(handle, folder, images, arguments.repeats or SMALL.repeats)
 
 
 def device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
-def _can_be_painted(job: InpaintJob, image_root: str) -> bool:
-    try:
-        prepare(job, image_root)
-    except SkipImage:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 
 from bgaug_d2.inpaint.errors import ModelError
@@ -22,7 +21,8 @@ from bgaug_d2.inpaint.memory import LatentMemory
 from bgaug_d2.inpaint.meter import Meter
 from bgaug_d2.inpaint.models import InpaintModel
 from bgaug_d2.inpaint.painter import Walk, begin, is_guided, pictures, predict, step
-from bgaug_d2.inpaint.solver import SolverTable, solver_table, timesteps_for
+from bgaug_d2.inpaint.requests import fault_of
+from bgaug_d2.inpaint.solver import SolverTable, solver_table
 from bgaug_d2.painting import PaintRequest, PaintResult
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Engine:
         """Queue a request; one that cannot be painted is an error in the next ``poll``."""
         self._pending += 1
         self.meter.submitted(request.request_id)
-        fault = self._fault(request)
+        fault = fault_of(self.model, request)
         if fault is None:
             self._queue.append(request)
         else:
@@ -276,37 +276,6 @@ class Engine:
     def _fail(self, request: PaintRequest, fault: str) -> None:
         logger.warning("request %s failed: %s", request.request_id, fault)
         self._ready.append(PaintResult(request.request_id, None, fault))
-
-    def _fault(self, request: PaintRequest) -> str | None:
-        """Why a request cannot be painted, or None."""
-        image, factor = request.image, self.model.vae_factor
-        side = image.shape[0]
-        if image.dtype != np.uint8 or image.shape != (side, side, 3):
-            return f"image must be uint8 (S, S, 3), got {image.dtype} {image.shape}"
-        if request.background_mask.dtype != np.bool_ or request.background_mask.shape != (
-            side,
-            side,
-        ):
-            mask = request.background_mask
-            return f"background mask must be bool ({side}, {side}), got {mask.dtype} {mask.shape}"
-        if side == 0 or side % factor:
-            return (
-                f"resolution {side} must be a multiple of {factor}, the model's pixels per latent"
-            )
-        if not 1 <= request.T_hat <= request.num_inference_steps:
-            return f"T_hat={request.T_hat} must be between 1 and T={request.num_inference_steps}"
-        if not request.guidance_scale >= 1:
-            return f"guidance_scale={request.guidance_scale} must be at least 1"
-        if not 0 <= request.guidance_interval[0] <= request.guidance_interval[1] <= 1:
-            return f"guidance_interval={request.guidance_interval} must rise within 0..1"
-        if not 0 <= request.seed < 2**63:
-            return f"seed={request.seed} must be in [0, 2**63)"
-        try:
-            train = int(self.model.noise_config.get("num_train_timesteps", 1000))
-            timesteps_for(train, request.num_inference_steps, request.timestep_spacing)
-        except ValueError as error:
-            return str(error)
-        return None
 
 
 def _sent(walks: Sequence[Walk], images: torch.Tensor, finite: torch.Tensor) -> _Copy:

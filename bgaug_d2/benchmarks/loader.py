@@ -27,7 +27,7 @@ from bgaug_d2.painters import Painting
 from bgaug_d2.protocol import WorkerSpec
 from bgaug_d2.supervisor import WorkerPool
 
-ENGINE = "bgaug_d2.paced_engine:build_paced_engine"
+ENGINE = "bgaug_d2.benchmarks.paced_engine:build_paced_engine"
 _IDENTITY = ModelIdentity("paced", "", "0" * 64, "none")
 _NEW_EVERY_TIME = 10_000  # variants of an image: a draw hardly ever repeats one
 

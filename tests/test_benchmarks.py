@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bgaug_d2.benchmarks.loader import Pace, Situation, measure_loader
+from bgaug_d2.benchmarks.paced_engine import PacedEngine, build_paced_engine
+from bgaug_d2.benchmarks.training import measure_training
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.experiment_config import DatasetConfig, ToyConfig
-from bgaug_d2.loader_benchmark import Pace, Situation, measure_loader
-from bgaug_d2.paced_engine import PacedEngine, build_paced_engine
-from bgaug_d2.training_benchmark import measure_training
 from tests.inpaint_parts import make_request
 from tests.runs import experiment_of, smoke
 

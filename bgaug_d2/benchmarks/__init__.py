@@ -1,0 +1,1 @@
+"""What the parts around the model cost; the model itself is measured in ``inpaint.benchmark``."""
