@@ -30,7 +30,7 @@ lint: $(STAMP)  ## style, types and layers
 	$(BIN)/mypy bgaug_d2 tools
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## images per second of the engine on this machine
+bench: $(STAMP)  ## what painting, loading, iterations, hits and the cache cost on this machine
 	$(BIN)/python tools/benchmark.py $(ARGS)
 
 clean:  ## remove .venv and all caches

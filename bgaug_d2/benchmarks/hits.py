@@ -5,6 +5,7 @@ What is compared takes turns, and medians are given.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import resource
@@ -17,7 +18,7 @@ from typing import Any
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 
-from bgaug_d2.cache import CacheEntry, VariantCache
+from bgaug_d2.cache import VariantCache
 from bgaug_d2.cache_files import folder_of, picture_name, sidecar_path
 from bgaug_d2.config import PICTURE_FORMATS, BgAugConfig, RecipeConfig
 from bgaug_d2.data.register import DatasetHandle
@@ -27,6 +28,9 @@ from bgaug_d2.mapper import BackgroundAugMapper
 from bgaug_d2.painting import SkipImage, job_sidecar, prepare
 from bgaug_d2.planner import JobPlanner
 
+_LINKS = 30_000  # to one file; file systems allow some more
+_FILLER = b"filler"
+_DIGEST = hashlib.sha256(_FILLER).hexdigest()
 _IDENTITY = ModelIdentity("benchmark", "", "0" * 64, "none")
 
 
@@ -74,11 +78,7 @@ def measure_scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
         cache.put(key, rng.randbytes(300_000), {})
     found, count = [], len(asked)
     for size in sizes:
-        for number in range(max(size - count, 0)):
-            if number % 30_000 == 0:  # a file system allows so many links to a file, about
-                template = rng.randbytes(32).hex()
-                cache.put(template, b"filler", {})
-            _link_entry(cache, template, rng.randbytes(32).hex())
+        _fill(cache, max(size - count, 0), rng)
         count = max(size, count)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.perf_counter()
@@ -90,15 +90,19 @@ def measure_scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
     return found
 
 
-def _link_entry(cache: VariantCache, template: str, key: str) -> None:
-    """Files of the right names for ``key``; nobody looks into them."""
-    record = cache.get(template, verify=False)
-    if not isinstance(record, CacheEntry):
-        raise RuntimeError(f"the entry {template} is gone")
-    target = folder_of(cache.root, key)
-    os.makedirs(target, exist_ok=True)
-    os.link(sidecar_path(cache.root, template), sidecar_path(cache.root, key))
-    os.link(record.path, os.path.join(target, picture_name(key, "0" * 64, ".png")))
+def _fill(cache: VariantCache, count: int, rng: random.Random) -> None:
+    """Add entries that have files of the right names; nobody looks into them."""
+    for number in range(count):
+        key = rng.randbytes(32).hex()
+        if number % _LINKS == 0:
+            cache.put(key, _FILLER, {})
+            sidecar = sidecar_path(cache.root, key)
+            picture = os.path.join(folder_of(cache.root, key), picture_name(key, _DIGEST, ".png"))
+            continue
+        folder = folder_of(cache.root, key)
+        os.makedirs(folder, exist_ok=True)
+        os.link(sidecar, sidecar_path(cache.root, key))
+        os.link(picture, os.path.join(folder, picture_name(key, _DIGEST, ".png")))
 
 
 def _prepare_jobs(handle: DatasetHandle, images: int) -> tuple[JobPlanner, list[dict[str, Any]]]:
