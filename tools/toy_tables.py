@@ -12,6 +12,7 @@ import datetime
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -225,6 +226,7 @@ def start(task: Task) -> subprocess.Popen[bytes]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs under way are ended
     try:
         main()
     except ReportError as error:
