@@ -98,6 +98,8 @@ def main(argv: list[str] | None = None) -> None:
     }
     try:
         with tempfile.TemporaryDirectory(prefix="bgaug-benchmark-") as folder:
+            if "hits" in parts:  # first: a wrong --coco is told at once
+                report |= hits_report(arguments, Path(folder))
             if "engine" in parts:
                 report["engine"] = engine_report(arguments, Path(folder))
             if "loader" in parts:
@@ -106,8 +108,6 @@ def main(argv: list[str] | None = None) -> None:
                 report["training"] = training_report(arguments, Path(folder))
             if "scale" in parts:
                 report["scale"] = scale_report(arguments, Path(folder))
-            if "hits" in parts:
-                report |= hits_report(arguments, Path(folder))
     except (DatasetError, ModelError) as error:
         sys.exit(str(error))
     out = Path(arguments.out)
@@ -131,7 +131,7 @@ def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     dtype = arguments.dtype or ("bfloat16" if on_gpu else "float32")
     model = load_model(path, arguments.device, dtype, IDENTITY)
     found = measure_engine(model, path, effort)
-    staggered = [2 * number for number in range(effort.images)]
+    staggered = range(effort.images)  # one request per call
     found["trace"] = occupancy_trace(model, effort, staggered)
     plot_trace(found["trace"], effort.rows, Path(arguments.out).with_suffix(".png"))
     found["ladder"] = measure_ladder(model, effort, compiled if arguments.compile else None)
@@ -139,7 +139,7 @@ def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 
 def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:
-    """Rows in use over UNet calls, for requests of which one comes every second call."""
+    """Rows in use over UNet calls, for requests of which one comes before each call."""
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.add_subplot()
     axes.step(range(len(trace)), [used for used, _ in trace], where="post", label="rows in use")
