@@ -109,5 +109,5 @@ def test_the_whole_command_writes_a_model_and_its_card(tmp_path: Path) -> None:
     main([*effort, *folders])
     card = (tmp_path / "model" / "README.md").read_text()
     assert "32 procedural pictures of 128 x 128 px" in card
-    assert card.count("| 2 | 0.") == 1
+    assert card.count("| 2 | 0.") == 2  # one line, for both stages
     assert (tmp_path / "model" / "samples.jpg").stat().st_size > 10_000

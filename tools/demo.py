@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         "bgaug.on_miss=error",  # all pictures are painted beforehand
         "bgaug.recipe.steps=fixed",  # in this world better than adaptive: docs/results/toy.md
         f"schedule.iterations={arguments.iterations}",
-        f"schedule.steps=[{round(0.8 * arguments.iterations)}]",
+        f"schedule.steps=[{4 * arguments.iterations // 5}]",
         f"schedule.checkpoint_period={arguments.iterations}",
     ]
     announce("1/4  A toy world, and new backgrounds for it by a worker process")

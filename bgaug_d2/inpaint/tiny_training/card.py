@@ -61,13 +61,14 @@ def write_card(
     environment = Environment(  # Markdown: nothing to escape
         loader=PackageLoader("bgaug_d2.inpaint.tiny_training", "."), undefined=StrictUndefined
     )
+    losses = [[_at(log, share) for log in logs.values()] for share in _SHARES]
     text = environment.get_template("card.md.jinja").render(
         training=training,
         found=found,
         settings=settings,
         sizes={name: f"{count / 1e6:.2f} M" for name, count in sizes.items()},
         hours=sum(log[-1]["seconds"] for log in logs.values()) / 3600,
-        losses=[[_at(log, share) for log in logs.values()] for share in _SHARES],
+        losses=[row for i, row in enumerate(losses) if row not in losses[:i]],  # of a short log
         mean=statistics.fmean,
     )
     path.write_text(text + "\n", encoding="utf-8")
