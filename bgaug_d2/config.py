@@ -71,7 +71,8 @@ class RecipeConfig:
     Attributes:
         prompt: ``clean`` (the paper's default), ``caption``, ``class_names`` or ``scene``.
         prompt_text: The prompt of kind ``clean`` (paper, section 3).
-        scenes: The prompts of kind ``scene``; each variant takes one.
+        scenes: The prompts of kind ``scene``; taken in turn by an image's variants,
+            each image from another place of the list on.
         negative_prompt: The unconditional branch of classifier-free guidance; empty in the paper.
         num_inference_steps: ``T``, the length of the full schedule.
         steps: ``adaptive`` (T_hat from the background ratio) or ``fixed`` (the ablation).

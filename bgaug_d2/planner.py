@@ -199,14 +199,15 @@ class JobPlanner:
         return known[1]
 
     def _prompt(self, dataset_dict: Mapping[str, Any], variant: int) -> str:
+        image_id = _needed(dataset_dict, "image_id", _FORMAT)
         settings = self.recipe.settings
         captions = dataset_dict.get("captions", ())
         if settings.prompt != "class_names":
-            return prompt_for(settings, variant, captions, ())
+            return prompt_for(settings, image_id, variant, captions, ())
         names = {
             self.class_names[each["category_id"]] for each in dataset_dict.get("annotations", ())
         }
-        return prompt_for(settings, variant, captions, sorted(names))
+        return prompt_for(settings, image_id, variant, captions, sorted(names))
 
 
 def skip_reason(

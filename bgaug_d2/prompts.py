@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 from bgaug_d2.config import RecipeConfig
@@ -12,13 +13,19 @@ class PromptError(ValueError):
 
 
 def prompt_for(
-    settings: RecipeConfig, variant: int, captions: Sequence[str], class_names: Sequence[str]
+    settings: RecipeConfig,
+    image_id: int | str,
+    variant: int,
+    captions: Sequence[str],
+    class_names: Sequence[str],
 ) -> str:
     """The prompt that paints a variant; it depends on nothing but the arguments.
 
     Args:
         settings: ``prompt`` chooses the kind: ``clean`` takes ``prompt_text``, ``caption`` one of
             the image's captions, ``scene`` one of ``scenes``, ``class_names`` names the objects.
+        image_id: Spreads scenes over images: each begins at another place of the list, so that all
+            are used with one copy an image too.
         variant: Number of the variant, from 1; captions and scenes are taken in turn.
         captions: The image's captions.
         class_names: Class names of the image's objects, in any order, repeats allowed.
@@ -29,9 +36,11 @@ def prompt_for(
     if variant < 1:
         raise ValueError(f"variant={variant!r} must be at least 1; 0 is the original")
     if settings.prompt == "caption":
-        return _in_turn(_texts(captions), variant, "caption", "give dataset.coco.train_captions")
+        place = variant - 1
+        return _in_turn(_texts(captions), place, "caption", "give dataset.coco.train_captions")
     if settings.prompt == "scene":
-        return _in_turn(_texts(settings.scenes), variant, "scene", "fill recipe.scenes")
+        place = zlib.crc32(str(image_id).encode()) + variant - 1
+        return _in_turn(_texts(settings.scenes), place, "scene", "fill recipe.scenes")
     if settings.prompt == "class_names":
         names = sorted(set(_texts(class_names)))
         if not names:
@@ -46,10 +55,10 @@ def _texts(texts: Sequence[str]) -> list[str]:
     return [line for line in lines if line]
 
 
-def _in_turn(texts: list[str], variant: int, kind: str, advice: str) -> str:
+def _in_turn(texts: list[str], place: int, kind: str, advice: str) -> str:
     if not texts:
         raise PromptError(
             f"recipe.prompt={kind!r} needs a {kind}, there is none; "
             f"{advice}, or choose recipe.prompt='clean'"
         )
-    return texts[(variant - 1) % len(texts)]
+    return texts[place % len(texts)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from bgaug_d2.config import RecipeConfig
@@ -11,26 +13,34 @@ CAPTIONS = ["A cat on a mat.", "", " Two\n cats "]
 
 
 def test_clean_is_the_papers() -> None:
-    assert prompt_for(RecipeConfig(), 3, CAPTIONS, ["cat"]) == "Generate a clean background"
-    assert prompt_for(RecipeConfig(prompt_text="x"), 1, [], []) == "x"
+    assert prompt_for(RecipeConfig(), 7, 3, CAPTIONS, ["cat"]) == "Generate a clean background"
+    assert prompt_for(RecipeConfig(prompt_text="x"), 7, 1, [], []) == "x"
 
 
 def test_captions_are_taken_in_turn() -> None:
     settings = RecipeConfig(prompt="caption")
-    texts = [prompt_for(settings, variant, CAPTIONS, []) for variant in (1, 2, 3)]
+    texts = [prompt_for(settings, 7, variant, CAPTIONS, []) for variant in (1, 2, 3)]
     assert texts == ["A cat on a mat.", "Two cats", "A cat on a mat."]
 
 
 def test_scenes_are_taken_in_turn() -> None:
     settings = RecipeConfig(prompt="scene", scenes=["a beach", "a street"])
-    texts = [prompt_for(settings, variant, [], []) for variant in (1, 2, 3)]
-    assert texts == ["a beach", "a street", "a beach"]
+    texts = [prompt_for(settings, 7, variant, [], []) for variant in (1, 2, 3)]
+    assert texts in (["a beach", "a street", "a beach"], ["a street", "a beach", "a street"])
+
+
+def test_scenes_are_spread_over_images() -> None:
+    scenes = [f"scene {number}" for number in range(4)]
+    settings = RecipeConfig(prompt="scene", scenes=scenes)
+    first = Counter(prompt_for(settings, image_id, 1, [], []) for image_id in range(400))
+    assert set(first) == set(scenes)
+    assert all(70 <= count <= 130 for count in first.values())
 
 
 def test_class_names_in_one_order() -> None:
     settings = RecipeConfig(prompt="class_names")
-    assert prompt_for(settings, 1, [], ["dog", "cat", "dog"]) == "A photo of cat, dog"
-    assert prompt_for(settings, 2, [], ["cat", "dog"]) == "A photo of cat, dog"
+    assert prompt_for(settings, 7, 1, [], ["dog", "cat", "dog"]) == "A photo of cat, dog"
+    assert prompt_for(settings, 7, 2, [], ["cat", "dog"]) == "A photo of cat, dog"
 
 
 @pytest.mark.parametrize(
@@ -38,14 +48,14 @@ def test_class_names_in_one_order() -> None:
 )
 def test_what_is_missing_is_said(kind: str, needed: str) -> None:
     with pytest.raises(PromptError, match=f"recipe.prompt='{kind}'.*{needed}"):
-        prompt_for(RecipeConfig(prompt=kind), 1, [" "], [""])
+        prompt_for(RecipeConfig(prompt=kind), 7, 1, [" "], [""])
 
 
 def test_blank_scenes_are_none() -> None:
     with pytest.raises(PromptError, match="recipe.scenes"):
-        prompt_for(RecipeConfig(prompt="scene", scenes=[" "]), 1, [], [])
+        prompt_for(RecipeConfig(prompt="scene", scenes=[" "]), 7, 1, [], [])
 
 
 def test_the_original_has_no_prompt() -> None:
     with pytest.raises(ValueError, match="variant=0"):
-        prompt_for(RecipeConfig(), 0, [], [])
+        prompt_for(RecipeConfig(), 7, 0, [], [])
