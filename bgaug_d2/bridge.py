@@ -55,6 +55,9 @@ USER_ERRORS = (
 
 TOY_BACKBONE = Path(__file__).parent / "data" / "toy_backbone.safetensors"
 
+# augment.sampler -> Detectron2's name.
+SAMPLERS = {"uniform": "TrainingSampler", "repeat_factor": "RepeatFactorTrainingSampler"}
+
 _OPTS = "detector.opts"
 _PRIMARY = "train"
 
@@ -268,6 +271,7 @@ def _settings(
     experiment: ExperimentConfig, train: Sequence[str], test: Sequence[str], device: str
 ) -> list[_Setting]:
     schedule, num_classes = experiment.schedule, _num_classes(train[0])
+    augment = experiment.augment
     return [
         _Setting("DATASETS.TRAIN", tuple(train), "dataset"),
         _Setting("DATASETS.TEST", tuple(test), "dataset"),
@@ -288,6 +292,10 @@ def _settings(
         ),
         _Setting("TEST.EVAL_PERIOD", schedule.eval_period, "schedule.eval_period"),
         _Setting("DATALOADER.NUM_WORKERS", schedule.num_workers, "schedule.num_workers"),
+        _Setting("DATALOADER.SAMPLER_TRAIN", SAMPLERS[augment.sampler], "augment.sampler"),
+        _Setting(
+            "DATALOADER.REPEAT_THRESHOLD", augment.repeat_threshold, "augment.repeat_threshold"
+        ),
         _Setting("OUTPUT_DIR", experiment.output_dir, "output_dir"),
         _Setting("SEED", experiment.seed, "seed"),
     ]
