@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bgaug_d2.cache import CacheError
 from bgaug_d2.config import ConfigError
 from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.experiment_config import ExperimentConfig
+from bgaug_d2.experiment_config import ExperimentConfig, scaled
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.jobs import AnnotationError
 from bgaug_d2.keys import (
@@ -93,7 +93,9 @@ def hydra_app(
         try:
             job(cfg)
         except user_errors as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            # A launcher plugin runs the job elsewhere, where nobody reads `failures`.
+            elsewhere = "hydra._internal" not in HydraConfig.get().launcher._target_
+            if elsewhere or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
             # An error from a loader process carries a traceback before its own sentence.
             failures.append(str(error).strip().splitlines()[-1])
@@ -125,6 +127,7 @@ def to_experiment(cfg: DictConfig) -> ExperimentConfig:
     if not isinstance(content, dict):
         raise ConfigError(f"the configuration must be a mapping, not a {type(content).__name__}")
     experiment = experiment_from_mapping({str(key): value for key, value in content.items()})
+    experiment.schedule = scaled(experiment.schedule)
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         # The jobs of a sweep may differ in any key, so each has the folder that Hydra gives it.
         experiment.output_dir = HydraConfig.get().runtime.output_dir
@@ -272,6 +275,8 @@ def _settings(
 ) -> list[_Setting]:
     schedule, num_classes = experiment.schedule, _num_classes(train[0])
     augment = experiment.augment
+    # Detectron2 stops at a drop that falls on the end, where it changes nothing.
+    steps = tuple(step for step in schedule.steps if step < schedule.iterations)
     return [
         _Setting("DATASETS.TRAIN", tuple(train), "dataset"),
         _Setting("DATASETS.TEST", tuple(test), "dataset"),
@@ -285,7 +290,7 @@ def _settings(
         _Setting("SOLVER.WEIGHT_DECAY", schedule.weight_decay, "schedule.weight_decay"),
         # Biases decay like weights, those of normalisation do not: the default of newer versions.
         _Setting("SOLVER.WEIGHT_DECAY_BIAS", None, "schedule.weight_decay"),
-        _Setting("SOLVER.STEPS", tuple(schedule.steps), "schedule.steps"),
+        _Setting("SOLVER.STEPS", steps, "schedule.steps"),
         _Setting("SOLVER.WARMUP_ITERS", schedule.warmup_iters, "schedule.warmup_iters"),
         _Setting(
             "SOLVER.CHECKPOINT_PERIOD", schedule.checkpoint_period, "schedule.checkpoint_period"

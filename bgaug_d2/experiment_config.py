@@ -6,7 +6,7 @@ into Detectron2's own configuration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bgaug_d2.config import (
@@ -241,6 +241,9 @@ class ScheduleConfig:
         eval_period: Iterations between two evaluations; 0 evaluates at the end only.
         checkpoint_period: Iterations between two checkpoints.
         num_workers: Loader processes per GPU.
+        batch_factor: Linear scaling to another batch (Goyal et al. 2017, arXiv 1706.02677): so many
+            times the images per batch and the learning rate, so many times fewer iterations
+            everywhere above. It is applied once, by ``scaled``.
     """
 
     iterations: int = 90_000
@@ -253,8 +256,11 @@ class ScheduleConfig:
     eval_period: int = 0
     checkpoint_period: int = 5000
     num_workers: int = 4
+    batch_factor: float = 1.0
 
     def __post_init__(self) -> None:
+        self.batch_factor = float(self.batch_factor)
+        check_between("schedule.batch_factor", self.batch_factor, 0.001, 1000)
         check_between("schedule.iterations", self.iterations, 1)
         check_between("schedule.images_per_batch", self.images_per_batch, 1)
         check_choice("schedule.optimizer", self.optimizer, OPTIMIZERS)
@@ -264,6 +270,34 @@ class ScheduleConfig:
         check_between("schedule.eval_period", self.eval_period, 0)
         check_between("schedule.checkpoint_period", self.checkpoint_period, 1)
         check_between("schedule.num_workers", self.num_workers, 0)
+
+
+def scaled(schedule: ScheduleConfig) -> ScheduleConfig:
+    """The schedule with its ``batch_factor`` applied; that of the result is 1.
+
+    Raises:
+        ConfigError: The factor does not give a whole number of images per batch.
+    """
+    factor = schedule.batch_factor
+    if factor == 1:
+        return schedule
+    images = schedule.images_per_batch * factor
+    if images != int(images):
+        raise ConfigError(
+            f"schedule.batch_factor={factor:g} times schedule.images_per_batch="
+            f"{schedule.images_per_batch} is {images:g}, no whole number of images"
+        )
+    return replace(
+        schedule,
+        batch_factor=1.0,
+        images_per_batch=int(images),
+        base_lr=schedule.base_lr * factor,
+        iterations=max(1, round(schedule.iterations / factor)),
+        steps=[max(1, round(step / factor)) for step in schedule.steps],
+        warmup_iters=round(schedule.warmup_iters / factor),
+        eval_period=round(schedule.eval_period / factor),
+        checkpoint_period=max(1, round(schedule.checkpoint_period / factor)),
+    )
 
 
 @dataclass
@@ -299,7 +333,7 @@ class ExperimentConfig:
         seed: Seed of sampler, policy and detector. Not of the pictures: those depend on their key
             only.
         output_dir: Where the run writes.
-        resume: Go on from the last checkpoint in ``output_dir``.
+        resume: Go on from the last checkpoint in ``output_dir``; a finished run is left as it is.
         eval_only: Evaluate the weights (or the last checkpoint, with ``resume``) and stop.
         dry_run: ``generate.py`` only: print the estimate of time and disk and stop.
     """

@@ -120,6 +120,15 @@ def results_path(experiment: ExperimentConfig) -> Path:
     return Path(experiment.output_dir) / name
 
 
+def is_finished(experiment: ExperimentConfig) -> bool:
+    """Whether a run that is to be resumed has its results already, for as many iterations."""
+    path = results_path(experiment)
+    if not experiment.resume or experiment.eval_only or not path.is_file():
+        return False
+    iterations = json.loads(path.read_text())["iterations"]
+    return bool(iterations == experiment.schedule.iterations)
+
+
 def write_results(results: Mapping[str, Any], path: Path) -> None:
     """Write the file at once or not at all; NaN, which JSON has not, becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)

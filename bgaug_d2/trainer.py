@@ -51,6 +51,7 @@ from bgaug_d2.results import (
     Course,
     add_painting_stats,
     build_results,
+    is_finished,
     outcome_sentence,
     results_path,
     write_results,
@@ -75,6 +76,9 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
     device = resolve_device(experiment.launch)
     _check_batch(experiment)
     log_to(experiment.output_dir)
+    if is_finished(experiment):
+        logger.info("%s is finished; nothing to resume", results_path(experiment))
+        return results_path(experiment)
     handle = register_dataset(experiment.dataset)
     cfg = to_cfg(experiment, handle.train, handle.test, device)
     _fetch_weights(experiment)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bgaug_d2.report.toy_plan import load_plan
+from bgaug_d2.report.plan import load_plan
 from tests.runs import CONFIGS, experiment_of, options_of, tool
 
 PLAN = load_plan(CONFIGS / "toy_tables.yaml")

@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     announce("2/4  Mask R-CNN without and with the painted backgrounds, at equal iterations")
     train(out / "runs", common, arguments.iterations)
     announce("3/4  The table (one seed and a short training: no conclusion can be drawn)")
-    run("make_tables.py", str(out / "runs"))
+    run("make_tables.py", "all", str(out / "runs"))
     announce("4/4  The gallery")
     gallery = ["--cache", str(out / "cache"), "--image-root", str(out / "toy")]
     run(

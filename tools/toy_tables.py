@@ -24,10 +24,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from bgaug_d2.bridge import register_base, to_experiment
-from bgaug_d2.report.tables import ReportError, Run, load_runs
-from bgaug_d2.report.toy import to_markdown
-from bgaug_d2.report.toy_plan import Plan, load_plan
-from bgaug_d2.report.toy_plots import write_plots
+from bgaug_d2.report.plan import Plan, load_plan
+from bgaug_d2.report.plan_report import to_markdown
+from bgaug_d2.report.plots import write_plots
+from bgaug_d2.report.runs import ReportError, Run, load_runs
 from bgaug_d2.results import machine
 
 TOOLS = Path(__file__).resolve().parent

@@ -1,4 +1,4 @@
-"""The plots of the toy experiment: metrics along an axis, and differences to the baseline."""
+"""The plots of a plan: metrics along an axis, and differences to the baseline."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bgaug_d2.report.statistics import Interval
-from bgaug_d2.report.tables import ReportError, Run
-from bgaug_d2.report.toy import (
-    COMPARED,
+from bgaug_d2.report.cells import (
     COVERAGE,
     CellRow,
     check_iterations,
     compare_cells,
     mean_of,
 )
-from bgaug_d2.report.toy_plan import METRICS, Plan, PlannedPlot, PlannedTable
+from bgaug_d2.report.plan import METRICS, Plan, PlannedPlot, PlannedTable
+from bgaug_d2.report.runs import ReportError, Run
+from bgaug_d2.report.statistics import Interval
 
 DPI = 100
 WIDTH = 9.0  # inches, 900 px
@@ -92,8 +91,10 @@ def draw_differences(plan: Plan, table: PlannedTable, rows: Sequence[CellRow]) -
             "out `plot` or add a cell"
         )
     titles = [plan.cells[row.baseline] for row in compared if row.baseline is not None]
-    metrics = [COMPARED[0]]
-    metrics += [each for each in COMPARED[1:] if any(row.differences[each] for row in compared)]
+    metrics = [table.metrics[0]]
+    metrics += [
+        each for each in table.metrics[1:] if any(row.differences[each] for row in compared)
+    ]
     figure = _figure(1.5 + 0.5 * len(compared))
     panels = figure.subplots(1, len(metrics), sharex=True, sharey=True, squeeze=False)[0]
     for panel, metric in zip(panels, metrics, strict=True):
@@ -146,6 +147,8 @@ def _draw_metric(
         panel.text(0.5, 0.5, "missing", transform=panel.transAxes, ha="center", color=_GREY)
     panel.set_title(_metric_title(metric), fontsize=11)
     panel.set_xticks(plot.x, [f"{x:g}" for x in plot.x])
+    margin = 0.05 * (plot.x[-1] - plot.x[0]) or 0.5  # of the axis, whatever is missing
+    panel.set_xlim(plot.x[0] - margin, plot.x[-1] + margin)
     panel.set_xlabel(plot.xlabel)
     panel.set_ylabel("AP (%)")
     _tidy(panel, "y")

@@ -1,18 +1,21 @@
-"""The plan of the toy experiment: its cells, and the tables and plots made of them."""
+"""Plans: the cells of an experiment, and the tables and plots made of them.
+
+The plans of the paper's tables are in ``plans/``; the toy tables have theirs in ``configs/``.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bgaug_d2.keys import did_you_mean, join
-from bgaug_d2.report.tables import ReportError
+from bgaug_d2.report.runs import ReportError
 
 # Name in plans and reports -> (task, metric) in results.json, COCO's names.
 METRICS = {
@@ -20,6 +23,12 @@ METRICS = {
     for word, task in (("box", "bbox"), ("mask", "segm"))
     for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")
 }
+
+
+_TEXTS = ("title", "text", "experiments", "folder")  # optional ones of a plan
+# Of a table that names none; the first metric of a table is tested.
+DEFAULT_METRICS = ("box AP", "mask AP")
+PLANS = Path(__file__).parent / "plans"
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class PlannedTable:
         text: A paragraph above the table, Markdown; may be empty.
         pairs: Cell -> the cell it is compared with in place of the plan's baseline.
         plot: File name of a plot of the differences, or None.
+        metrics: Keys of ``METRICS`` that are compared.
     """
 
     title: str
@@ -39,6 +49,7 @@ class PlannedTable:
     text: str
     pairs: dict[str, str]
     plot: str | None
+    metrics: tuple[str, ...] = DEFAULT_METRICS
 
 
 @dataclass(frozen=True)
@@ -68,17 +79,33 @@ class Plan:
 
     Attributes:
         seeds: Of every cell.
-        baseline: Name of the cell that others are compared with.
+        baseline: Name of the cell that others are compared with; None where only pairs are.
         cells: Titles by name, which is the experiment's name in ``results.json``.
         tables: In the order of the report.
         plots: In the order of the report.
+        title: Of the report.
+        text: A paragraph below it, Markdown; may be empty.
+        overrides: Arguments that every run of the plan has beside experiment and seed.
+        experiments: Folder of the experiments in ``configs/experiment``; empty for none.
+        folder: Where the plan's commands put their runs.
+        paper: Cell -> metric -> what the paper gives, in percent.
     """
 
     seeds: tuple[int, ...]
-    baseline: str
+    baseline: str | None
     cells: dict[str, str]
     tables: tuple[PlannedTable, ...]
     plots: tuple[PlannedPlot, ...]
+    title: str = "Results"
+    text: str = ""
+    overrides: tuple[str, ...] = ()
+    experiments: str = ""
+    folder: str = "output/runs"
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def experiment(self, cell: str) -> str:
+        """What ``experiment=`` names the cell."""
+        return f"{self.experiments}/{cell}" if self.experiments else cell
 
     def baseline_of(self, table: PlannedTable, cell: str) -> str | None:
         """What ``cell`` is compared with in ``table``: its pair, or else the plan's baseline.
@@ -88,6 +115,23 @@ class Plan:
         if cell in table.pairs:
             return table.pairs[cell]
         return None if cell in {self.baseline, *table.pairs.values()} else self.baseline
+
+
+def find_plan(name: str) -> Path:
+    """The plan of that name in the package, or a path.
+
+    Raises:
+        ReportError: There is neither.
+    """
+    known = sorted(each.stem for each in PLANS.glob("*.yaml"))
+    if name in known:
+        return PLANS / f"{name}.yaml"
+    if Path(name).is_file():
+        return Path(name)
+    raise ReportError(
+        f"there is no table {name!r}{did_you_mean(name, known)} There are {', '.join(known)}; "
+        "or give the path of a plan"
+    )
 
 
 def load_plan(path: Path) -> Plan:
@@ -104,7 +148,8 @@ def load_plan(path: Path) -> Plan:
 
 
 def _plan(content: object) -> Plan:
-    top = _section(content, "", ("seeds", "baseline", "cells", "tables"), ("plots",))
+    optional = ("plots", "title", "text", "overrides", "experiments", "folder", "paper")
+    top = _section(content, "", ("seeds", "baseline", "cells", "tables"), optional)
     titles = _named(top["cells"], "cells")
     cells = {name: _text(title, f"cells.{name}") for name, title in titles.items()}
     baseline = _one_of(top["baseline"], "baseline", cells)
@@ -114,11 +159,25 @@ def _plan(content: object) -> Plan:
     files = [table.plot for table in tables if table.plot] + [plot.file for plot in plots]
     if len(set(files)) < len(files):
         raise ReportError(f"two plots have one file name: {', '.join(sorted(files))}")
-    return Plan(seeds, baseline, cells, tables, plots)
+    texts = {key: _text(top[key], key).strip() for key in _TEXTS if key in top}
+    overrides = _list(top.get("overrides", []), "overrides", _text)
+    paper = _paper(top.get("paper", {}), cells)
+    return Plan(seeds, baseline, cells, tables, plots, overrides=overrides, paper=paper, **texts)
+
+
+def _paper(content: object, cells: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    paper = {}
+    for cell, values in _named(content, "paper").items():
+        _one_of(cell, "paper", cells)
+        paper[cell] = {
+            _one_of(metric, f"paper.{cell}", METRICS): _number(value, f"paper.{cell}.{metric}")
+            for metric, value in _named(values, f"paper.{cell}").items()
+        }
+    return paper
 
 
 def _table(content: object, where: str, cells: Mapping[str, Any]) -> PlannedTable:
-    table = _section(content, where, ("title", "cells"), ("text", "pairs", "plot"))
+    table = _section(content, where, ("title", "cells"), ("text", "pairs", "plot", "metrics"))
     names = _cell_names(table["cells"], f"{where}.cells", cells)
     _distinct(names, f"{where}.cells")
     pairs = _named(table.get("pairs", {}), f"{where}.pairs")
@@ -129,7 +188,9 @@ def _table(content: object, where: str, cells: Mapping[str, Any]) -> PlannedTabl
             raise ReportError(f"{where}.pairs.{cell}={other!r} compares a cell with itself")
     plot = None if table.get("plot") is None else _file_name(table["plot"], f"{where}.plot")
     text = "" if table.get("text") is None else _text(table["text"], f"{where}.text")
-    return PlannedTable(_text(table["title"], f"{where}.title"), names, text.strip(), pairs, plot)
+    metrics = _metrics(table.get("metrics", [*DEFAULT_METRICS]), f"{where}.metrics")
+    title = _text(table["title"], f"{where}.title")
+    return PlannedTable(title, names, text.strip(), pairs, plot, metrics)
 
 
 def _plot(content: object, where: str, cells: Mapping[str, Any]) -> PlannedPlot:
@@ -148,12 +209,14 @@ def _plot(content: object, where: str, cells: Mapping[str, Any]) -> PlannedPlot:
             )
     if not series:
         raise ReportError(f"{where}.series is empty; give a label and its cells")
-    metrics = _list(
-        plot["metrics"], f"{where}.metrics", lambda each, place: _one_of(each, place, METRICS)
-    )
-    _distinct(metrics, f"{where}.metrics")
+    metrics = _metrics(plot["metrics"], f"{where}.metrics")
     title, xlabel = (_text(plot[key], f"{where}.{key}") for key in ("title", "xlabel"))
     return PlannedPlot(title, _file_name(plot["file"], f"{where}.file"), x, series, metrics, xlabel)
+
+
+def _metrics(value: object, where: str) -> tuple[str, ...]:
+    names = _list(value, where, lambda each, place: _one_of(each, place, METRICS))
+    return _distinct(names, where)
 
 
 def _section(

@@ -1,4 +1,4 @@
-"""Report of the toy experiment: pairing, tests, what is missing, plan errors, plots."""
+"""Reports of plans: pairing, tests, what is missing, plan errors, plots."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import cv2
 import pytest
 import yaml
 
+from bgaug_d2.report.cells import cell_difference, compare_cells, mean_of
+from bgaug_d2.report.plan import Plan, load_plan
+from bgaug_d2.report.plan_report import to_markdown
+from bgaug_d2.report.plots import WIDTH, draw_differences, draw_series, write_plots
+from bgaug_d2.report.runs import ReportError, Run, load_runs
 from bgaug_d2.report.statistics import Interval, holm, paired_test
-from bgaug_d2.report.tables import ReportError, Run, load_runs
-from bgaug_d2.report.toy import cell_difference, compare_cells, mean_of, to_markdown
-from bgaug_d2.report.toy_plan import Plan, load_plan
-from bgaug_d2.report.toy_plots import WIDTH, draw_differences, draw_series, write_plots
 
 PLAN = """
+title: "The toy experiment"
+folder: output/toy
 seeds: [0, 1, 2]
 baseline: standard
 cells:
@@ -79,7 +82,8 @@ def plan_of(folder: Path, text: str) -> Plan:
 
 
 def line_of(markdown: str, start: str) -> list[str]:
-    (line,) = [each for each in markdown.splitlines() if each.startswith(f"| {start} |")]
+    tables = markdown.partition("## What it cost")[0]
+    (line,) = [each for each in tables.splitlines() if each.startswith(f"| {start} |")]
     return [each.strip() for each in line.replace("\\|", "/").strip("| ").split("|")]
 
 

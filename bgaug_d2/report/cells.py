@@ -1,0 +1,193 @@
+"""Cells of a plan against their baselines: means, intervals, paired differences and tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from bgaug_d2.report.plan import METRICS, Plan, PlannedTable
+from bgaug_d2.report.runs import ReportError, Run
+from bgaug_d2.report.statistics import (
+    LEVEL,
+    Interval,
+    PairedTest,
+    holm,
+    mean_interval,
+    paired_test,
+)
+
+SIZES = {"box APs": "small", "box APm": "medium", "box APl": "large"}
+COVERAGE = f"{100 * LEVEL:.0f} %"  # of all intervals shown
+
+
+@dataclass(frozen=True)
+class Mean:
+    """One metric of one cell: mean and interval in percent, and how many seeds have the metric."""
+
+    interval: Interval
+    count: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of all runs of a cell.
+
+    Attributes:
+        iterations: Optimizer steps of one run; None without a run.
+        training_hours: Hours of one GPU; None where some run does not tell.
+        painted: Pictures.
+        painting_hours: Hours of one GPU.
+    """
+
+    iterations: int | None
+    training_hours: float | None
+    painted: int
+    painting_hours: float
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One cell of a table.
+
+    Attributes:
+        cell: Its name.
+        title: Its title.
+        baseline: Name of the cell it is compared with; None for a baseline.
+        found: Seeds of the plan that have a run.
+        means: By metric; None where no run has it.
+        differences: Cell minus baseline in percentage points by metric, over the seeds that both
+            have; None where there is no such seed or no baseline.
+        p: Of the table's first metric, adjusted after Holm over the table; None without a test.
+        paper: What the paper gives, in percent by metric; empty where it has no such cell.
+        cost: Of the runs found.
+    """
+
+    cell: str
+    title: str
+    baseline: str | None
+    found: tuple[int, ...]
+    means: dict[str, Mean | None]
+    differences: dict[str, PairedTest | None]
+    p: float | None
+    paper: dict[str, float]
+    cost: Cost
+
+
+def compare_cells(plan: Plan, table: PlannedTable, runs: Sequence[Run]) -> list[CellRow]:
+    """The rows of one table, from the runs that there are.
+
+    Raises:
+        ReportError: Runs of the table, baselines included, differ in iterations.
+    """
+    baselines = {cell: plan.baseline_of(table, cell) for cell in table.cells}
+    check_iterations(plan, runs, [*table.cells, *filter(None, baselines.values())])
+    differences = {
+        cell: {metric: _difference(plan, runs, cell, other, metric) for metric in table.metrics}
+        for cell, other in baselines.items()
+    }
+    tests = [differences[cell][table.metrics[0]] for cell in table.cells]
+    adjusted = holm([None if test is None else test.p for test in tests])
+    return [
+        CellRow(
+            cell=cell,
+            title=plan.cells[cell],
+            baseline=baselines[cell],
+            found=tuple(sorted(run.seed for run in planned_runs(plan, runs, [cell]))),
+            means={
+                metric: mean_of(plan, runs, cell, metric) for metric in [*table.metrics, *SIZES]
+            },
+            differences=differences[cell],
+            p=p,
+            paper=plan.paper.get(cell, {}),
+            cost=_cost(planned_runs(plan, runs, [cell])),
+        )
+        for cell, p in zip(table.cells, adjusted, strict=True)
+    ]
+
+
+def cell_difference(
+    plan: Plan, runs: Sequence[Run], cell: str, other: str, metric: str = "box AP"
+) -> PairedTest | None:
+    """``cell`` minus ``other`` in percentage points, paired over the seeds that both have.
+
+    The p-value stands alone: a caller who asks for several corrects them with ``holm``.
+
+    Args:
+        plan: Names the cells and seeds.
+        runs: Those of other cells and seeds do not count.
+        cell: Name in the plan.
+        other: Name in the plan.
+        metric: One of ``plan.METRICS``.
+
+    Returns:
+        None where the two have no seed in common.
+
+    Raises:
+        ReportError: An unknown name, or runs of unequal iterations.
+    """
+    for name in (cell, other):
+        if name not in plan.cells:
+            raise ReportError(f"{name!r} is no cell of the plan; it has {', '.join(plan.cells)}")
+    if metric not in METRICS:
+        raise ReportError(f"{metric!r} is no metric; there are {', '.join(METRICS)}")
+    check_iterations(plan, runs, [cell, other])
+    return _difference(plan, runs, cell, other, metric)
+
+
+def mean_of(plan: Plan, runs: Sequence[Run], cell: str, metric: str) -> Mean | None:
+    """One metric of one cell over the plan's seeds; None where no run has it."""
+    values = _values(plan, runs, cell, metric)
+    return Mean(mean_interval([*values.values()]), len(values)) if values else None
+
+
+def planned_runs(plan: Plan, runs: Iterable[Run], cells: Sequence[str]) -> list[Run]:
+    """The runs of these cells with one of the plan's seeds."""
+    return [run for run in runs if run.name in cells and run.seed in plan.seeds]
+
+
+def check_iterations(plan: Plan, runs: Sequence[Run], cells: Sequence[str]) -> None:
+    """Refuse to compare runs of unequal length.
+
+    Raises:
+        ReportError: Two runs of these cells differ in iterations.
+    """
+    lengths = {run.iterations: run for run in planned_runs(plan, runs, cells)}
+    if len(lengths) > 1:
+        (short, a), (long, b) = sorted(lengths.items())[:2]
+        raise ReportError(
+            f"{a.name} (seed {a.seed}) has {short} iterations but {b.name} (seed {b.seed}) has "
+            f"{long}; only runs of equal length belong into one table or plot"
+        )
+
+
+def _values(plan: Plan, runs: Sequence[Run], cell: str, metric: str) -> dict[int, float]:
+    task, name = METRICS[metric]
+    found = {
+        run.seed: run.metrics.get(task, {}).get(name, math.nan)
+        for run in planned_runs(plan, runs, [cell])
+    }
+    return {seed: value for seed, value in sorted(found.items()) if math.isfinite(value)}
+
+
+def _difference(
+    plan: Plan, runs: Sequence[Run], cell: str, other: str | None, metric: str
+) -> PairedTest | None:
+    if other is None:
+        return None
+    first, second = (_values(plan, runs, name, metric) for name in (other, cell))
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        return None
+    return paired_test([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+
+
+def _cost(runs: Sequence[Run]) -> Cost:
+    hours = [run.training_hours for run in runs]
+    known = [each for each in hours if each is not None]
+    return Cost(
+        iterations=runs[0].iterations if runs else None,
+        training_hours=sum(known) if known and len(known) == len(hours) else None,
+        painted=sum(run.painted for run in runs),
+        painting_hours=sum(run.painting_hours for run in runs),
+    )

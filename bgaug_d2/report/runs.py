@@ -1,0 +1,100 @@
+"""Finished runs, as ``results.json`` and ``generate_report.json`` tell of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class ReportError(ValueError):
+    """The runs cannot be put into a table; the message names the file or folder and why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a table needs of one run.
+
+    Attributes:
+        name: Of the experiment; runs of one name differ in their seed only.
+        seed: Of the run.
+        iterations: Optimizer steps.
+        metrics: Percent, 0..100, by task (``bbox``, ``segm``) and metric (``AP``, ``AP50``, ...).
+        training_hours: Hours of one GPU (or of one process on a CPU); None where it is not known.
+        painted: Pictures painted for it, beforehand or meanwhile; those found in the cache count
+            where they were painted.
+        painting_hours: Hours of one GPU that painting processes ran for it.
+    """
+
+    name: str
+    seed: int
+    iterations: int
+    metrics: dict[str, dict[str, float]]
+    training_hours: float | None = None
+    painted: int = 0
+    painting_hours: float = 0.0
+
+
+def load_runs(folder: Path) -> list[Run]:
+    """Read every ``results.json`` below ``folder``, and the report of painting beside it.
+
+    Raises:
+        ReportError: There is none, one is malformed, or two runs have the same name and seed.
+    """
+    runs: dict[tuple[str, int], Run] = {}
+    for path in sorted(folder.rglob("results.json")):
+        run = _read_run(path)
+        if (run.name, run.seed) in runs:
+            raise ReportError(f"{path}: a second run of {run.name} with seed {run.seed}; keep one")
+        runs[run.name, run.seed] = run
+    if not runs:
+        raise ReportError(f"{folder} holds no results.json; tools/train_net.py writes one a run")
+    return list(runs.values())
+
+
+def _read_run(path: Path) -> Run:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        metrics = {
+            task: {name: float(value) for name, value in values.items() if _is_number(value)}
+            for task, values in content["metrics"].items()
+        }
+        painted, painting_s = _painting(content.get("workers"))
+        before = path.with_name("generate_report.json")
+        if before.is_file():
+            report = json.loads(before.read_text(encoding="utf-8"))
+            more, more_s = _painting(report["workers"])
+            painted, painting_s = painted + more, painting_s + more_s
+        return Run(
+            name=str(content["name"]),
+            seed=int(content["seed"]),
+            iterations=int(content["iterations"]),
+            metrics=metrics,
+            training_hours=_training_hours(content),
+            painted=painted,
+            painting_hours=painting_s / 3600,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReportError(
+            f"{path} is no results.json of tools/train_net.py: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _training_hours(content: Mapping[str, Any]) -> float | None:
+    training = content.get("training")
+    if not training:
+        return None
+    return float(training["wall_s"]) * int(content["training_processes"]) / 3600
+
+
+def _painting(stats: Mapping[str, Any] | None) -> tuple[int, float]:
+    """Pictures and seconds of all painting processes; they ran from their start to the end."""
+    workers = stats["workers"] if stats else []
+    painted = sum(int(each["counts"].get("painted", 0)) for each in workers)
+    return painted, sum(float(each["uptime_s"]) for each in workers)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)  # not null (no ground truth), not the table per class
