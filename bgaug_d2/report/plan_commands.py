@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from bgaug_d2.report.plan import Plan
 from bgaug_d2.report.runs import Run
 
-SWEEP = "resume=true 'hydra.sweep.subdir=${name}${suffix}/seed${seed}'"
+_SUBDIR = "hydra.sweep.subdir=${name}${suffix}/seed${seed}"
 
 
 def missing_seeds(plan: Plan, runs: Sequence[Run]) -> dict[str, tuple[int, ...]]:
@@ -19,29 +20,38 @@ def missing_seeds(plan: Plan, runs: Sequence[Run]) -> dict[str, tuple[int, ...]]
     return {cell: seeds for cell, seeds in missing.items() if seeds}
 
 
-def commands_for(plan: Plan, runs: Sequence[Run] = (), tool: str = "train_net") -> list[str]:
+def commands_for(
+    plan: Plan,
+    runs: Sequence[Run] = (),
+    tool: str = "train_net",
+    cells: Sequence[str] | None = None,
+) -> list[str]:
     """One Hydra sweep for all cells that miss the same seeds.
 
-    A run's folder in the sweep is named after its experiment and seed, so a sweep that is started
-    again skips finished runs and goes on with interrupted ones.
+    Started again, a sweep skips finished runs and goes on with interrupted ones.
 
     Args:
         plan: Names cells, seeds and the arguments of all runs.
         runs: What is there already.
         tool: ``train_net``, or ``generate`` to paint beforehand.
+        cells: Only these; None means all.
     """
     by_seeds: dict[tuple[int, ...], list[str]] = {}
     for cell, seeds in missing_seeds(plan, runs).items():
-        by_seeds.setdefault(seeds, []).append(cell)
-    commands = []
-    for seeds, cells in by_seeds.items():
-        names = ",".join(plan.experiment(cell) for cell in cells)
-        arguments = " ".join(f"'{each}'" if "$" in each else each for each in plan.overrides)
-        parts = [f"python tools/{tool}.py -m experiment={names}", f"seed={_listed(seeds)}"]
-        parts += [arguments] if arguments else []
-        commands.append(" ".join([*parts, f"hydra.sweep.dir={plan.folder} {SWEEP}"]))
-    return commands
+        if cells is None or cell in cells:
+            by_seeds.setdefault(seeds, []).append(cell)
+    return [
+        shlex.join(["python", f"tools/{tool}.py", *sweep(plan, names, seeds)])
+        for seeds, names in by_seeds.items()
+    ]
 
 
-def _listed(seeds: Sequence[int]) -> str:
-    return ",".join(map(str, seeds))
+def sweep(plan: Plan, cells: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """The arguments of a sweep over cells and seeds.
+
+    A run's folder is named after its experiment and seed, and ``resume`` leaves finished runs as
+    they are.
+    """
+    experiments = ",".join(map(plan.experiment, cells))
+    own = ["-m", f"experiment={experiments}", f"seed={','.join(map(str, seeds))}"]
+    return [*own, *plan.overrides, "resume=true", f"hydra.sweep.dir={plan.folder}", _SUBDIR]
