@@ -55,6 +55,7 @@ from bgaug_d2.results import (
     results_path,
     write_results,
 )
+from bgaug_d2.swin import register_swin
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +190,7 @@ class BgAugTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         """Detectron2's model; on a CPU with weights in the layout that its convolutions want."""
+        register_swin()  # here, because a spawned process begins without it
         model: torch.nn.Module = super().build_model(cfg)
         if cfg.MODEL.DEVICE == "cpu":
             # torch's stubs know this overload for tensors only.
@@ -232,7 +234,11 @@ class BgAugTrainer(DefaultTrainer):
             return optimizer
         solver = cfg.SOLVER
         parameters = get_default_optimizer_params(
-            model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            # Swin's; its authors let them decay as little as normalisation.
+            overrides={"relative_position_bias_table": {"weight_decay": 0.0}},
         )
         adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         return adamw(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
