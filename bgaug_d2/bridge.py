@@ -223,6 +223,8 @@ def to_cfg(
     """
     from detectron2.config import CfgNode
 
+    from bgaug_d2.swin import check_swin
+
     cfg = _detector_cfg(experiment.detector.config_file)
     # Polygons are Detectron2's (and COCO's) default; the other sets have masks as run lengths.
     cfg.INPUT.MASK_FORMAT = "polygon" if experiment.dataset.kind == "coco" else "bitmask"
@@ -234,6 +236,7 @@ def to_cfg(
         _merge(cfg, key, value)
     for each in settings:
         _merge(cfg, each.key, each.value)
+    check_swin(cfg.MODEL.SWIN.VARIANT, cfg.MODEL.SWIN.DROP_PATH)
     if cfg.MODEL.MASK_ON and experiment.dataset.kind == "voc" and not experiment.dataset.voc.masks:
         raise ConfigError(
             "the detector predicts masks but this VOC data set has boxes only; "
@@ -252,6 +255,8 @@ def _detector_cfg(config_file: str) -> CfgNode:
     from detectron2 import model_zoo
     from detectron2.config import get_cfg
 
+    from bgaug_d2.swin import add_swin_config
+
     zoo = Path(model_zoo.__file__).parent / "configs"
     path = Path(config_file) if Path(config_file).is_file() else zoo / config_file
     if not path.is_file() or path.suffix not in {".yaml", ".yml"}:
@@ -263,6 +268,7 @@ def _detector_cfg(config_file: str) -> CfgNode:
             + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
     cfg = get_cfg()
+    add_swin_config(cfg)
     try:
         cfg.merge_from_file(str(path))
     except (KeyError, ValueError, AssertionError) as error:

@@ -138,8 +138,9 @@ class DetectorConfig:
     Attributes:
         config_file: A model-zoo name (``COCO-InstanceSegmentation/...yaml``) or the path of a YAML
             file.
-        weights: Start weights: a path, a ``detectron2://`` address, ``toy`` (a backbone that comes
-            with the package, for ``detector=toy_mask_rcnn``), or empty for random weights.
+        weights: Start weights: a path, a ``detectron2://`` or ``https://`` address, ``toy`` (a
+            backbone that comes with the package, for ``detector=toy_mask_rcnn``), or empty for
+            random weights.
         opts: Further Detectron2 settings as a nested mapping; unknown keys are an error.
     """
 

@@ -21,6 +21,7 @@ from bgaug_d2.keys import plain
 from bgaug_d2.painters import Painting
 
 SCHEMA = 1
+_PER_CLASS = {"AP": "per_class", "AP50": "per_class_AP50"}
 _LIBRARIES = ("torch", "torchvision", "detectron2", "diffusers", "transformers", "numpy")
 
 
@@ -52,15 +53,18 @@ def build_results(
     metrics: Mapping[str, Any],
     course: Course | None,
     painting: Painting | None,
+    breakdown: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything about a run except what only the launching process knows (``add_painting_stats``).
 
     Args:
         experiment: As configured.
         metrics: Of Detectron2's evaluators: ``bbox`` (and ``segm``) with ``AP``, ``AP50``,
-            ``AP75``, ``APs``, ``APm``, ``APl``, ``AP-<class>``; with several sets a level more.
+            ``AP75``, ``APs``, ``APm``, ``APl``, ``AP-<class>`` (of VOC ``AP50-<class>``); with
+            several sets a level more.
         course: How training went; None when only an evaluation was run.
         painting: Which model painted; None for a baseline.
+        breakdown: Of ``data.breakdown``, by task; with several sets a level more.
     """
     results: dict[str, Any] = {
         "schema": SCHEMA,
@@ -74,6 +78,7 @@ def build_results(
         "detector": experiment.detector.config_file,
         "bgaug": _augmentation(experiment),
         "metrics": {task: split_classes(values) for task, values in metrics.items()},
+        "breakdown": plain(breakdown or {}),
         "training": None if course is None else _training(experiment, course),
         "outcomes": {} if course is None else course.outcomes,
         "look_ahead": {} if course is None else course.look_ahead,
@@ -84,10 +89,18 @@ def build_results(
 
 
 def split_classes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Detectron2's flat metrics with the ``AP-<class>`` entries under ``per_class``."""
-    summary = {name: plain(each) for name, each in values.items() if not name.startswith("AP-")}
-    classes = {name[3:]: each for name, each in values.items() if name.startswith("AP-")}
-    return {**summary, "per_class": classes} if classes else summary
+    """Detectron2's flat metrics with the entries of single classes in tables of their own.
+
+    ``AP-<class>`` is in ``per_class``, ``AP50-<class>`` in ``per_class_AP50``.
+    """
+    split: dict[str, Any] = {}
+    for name, value in values.items():
+        metric, dash, class_name = name.partition("-")
+        if dash and metric in _PER_CLASS:
+            split.setdefault(_PER_CLASS[metric], {})[class_name] = value
+        else:
+            split[name] = plain(value)
+    return split
 
 
 def versions() -> dict[str, str | None]:

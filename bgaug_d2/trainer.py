@@ -27,7 +27,7 @@ from detectron2.engine import (
     TrainerBase,
     create_ddp_model,
 )
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -39,7 +39,8 @@ from bgaug_d2.bridge import experiment_from_cfg, to_cfg, weights_path
 from bgaug_d2.build import BackgroundAugmentation, baseline_loader, expanded, train_dicts
 from bgaug_d2.checkpointer import SafeCheckpointer
 from bgaug_d2.config import ConfigError
-from bgaug_d2.data.evaluator import SizedCOCOEvaluator
+from bgaug_d2.data.breakdown import read_breakdowns
+from bgaug_d2.data.evaluator import BreakdownCOCOEvaluator, BreakdownVOCEvaluator
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.experiment_config import ExperimentConfig
 from bgaug_d2.jobs import ModelIdentity
@@ -56,6 +57,7 @@ from bgaug_d2.results import (
     results_path,
     write_results,
 )
+from bgaug_d2.swin import register_swin
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +121,9 @@ def run_process(cfg: CfgNode) -> None:
         course.wall_s = time.perf_counter() - began
     if comm.is_main_process():
         path = results_path(experiment)
-        write_results(build_results(experiment, metrics, course, painting_of(cfg)), path)
+        breakdown = read_breakdowns(_inference_folder(cfg), cfg.DATASETS.TEST)
+        results = build_results(experiment, metrics, course, painting_of(cfg), breakdown)
+        write_results(results, path)
         logger.info("Results are in %s", path)
 
 
@@ -130,6 +134,11 @@ def evaluate(cfg: CfgNode) -> dict[str, Any]:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=cfg.BGAUG.resume)
     metrics: dict[str, Any] = BgAugTrainer.test(cfg, model)
     return metrics
+
+
+def _inference_folder(cfg: CfgNode) -> str:
+    """Where the evaluators write."""
+    return str(Path(cfg.OUTPUT_DIR) / "inference")
 
 
 def painting_of(cfg: CfgNode) -> Painting | None:
@@ -193,6 +202,7 @@ class BgAugTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         """Detectron2's model; on a CPU with weights in the layout that its convolutions want."""
+        register_swin()  # here, because a spawned process begins without it
         model: torch.nn.Module = super().build_model(cfg)
         if cfg.MODEL.DEVICE == "cpu":
             # torch's stubs know this overload for tensors only.
@@ -217,16 +227,13 @@ class BgAugTrainer(DefaultTrainer):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """The evaluator that the data set's metadata names."""
         metadata = MetadataCatalog.get(dataset_name)
+        folder = _inference_folder(cfg)
         if metadata.get("evaluator_type") == "pascal_voc":
-            return PascalVOCDetectionEvaluator(dataset_name)
+            return BreakdownVOCEvaluator(dataset_name, folder)
         # Named here, because a model that predicts nothing at all would be measured by boxes only.
         tasks = ("bbox", "segm") if cfg.MODEL.MASK_ON else ("bbox",)
-        folder = str(Path(cfg.OUTPUT_DIR) / "inference")
-        # The fast one is compiled, which a pure-Python Detectron2 has not; the AP is the same.
-        options = {"output_dir": folder, "use_fast_impl": False}
-        if limits := metadata.get("size_limits"):
-            return SizedCOCOEvaluator(dataset_name, tasks, size_limits=limits, **options)
-        return COCOEvaluator(dataset_name, tasks, **options)
+        limits = metadata.get("size_limits")
+        return BreakdownCOCOEvaluator(dataset_name, tasks, folder, limits)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -236,7 +243,11 @@ class BgAugTrainer(DefaultTrainer):
             return optimizer
         solver = cfg.SOLVER
         parameters = get_default_optimizer_params(
-            model, base_lr=solver.BASE_LR, weight_decay_norm=solver.WEIGHT_DECAY_NORM
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            # Swin's; its authors let them decay as little as normalisation.
+            overrides={"relative_position_bias_table": {"weight_decay": 0.0}},
         )
         adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         return adamw(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)

@@ -27,6 +27,9 @@ def test_classes_are_told_apart_from_summaries() -> None:
     assert (split["AP"], split["APs"]) == (1.0, 2.0)
     assert set(split["per_class"]) == {"cat", "hot dog"}
     assert split_classes({"AP": 1.0}) == {"AP": 1.0}
+    voc = {"AP50": 1.0, "AP50-cat": 2.0, "AP50-t-shirt": 3.0, "x-y": 4.0}
+    per_class = {"cat": 2.0, "t-shirt": 3.0}
+    assert split_classes(voc) == {"AP50": 1.0, "per_class_AP50": per_class, "x-y": 4.0}
 
 
 def test_nan_becomes_null(tmp_path: Path) -> None:
@@ -39,6 +42,12 @@ def test_nan_becomes_null(tmp_path: Path) -> None:
 def test_several_test_sets_are_kept_apart() -> None:
     metrics = {"one": {"bbox": {"AP": 1.0}}, "two": {"bbox": {"AP": 2.0}}}
     assert build_results(ExperimentConfig(), metrics, None, None)["metrics"] == metrics
+
+
+def test_the_breakdown_is_beside_the_metrics() -> None:
+    content = {"bbox": {"background": [], "classes": {}}}
+    assert build_results(ExperimentConfig(), {}, None, None, content)["breakdown"] == content
+    assert build_results(ExperimentConfig(), {}, None, None)["breakdown"] == {}
 
 
 def test_rates_count_what_this_run_did() -> None:

@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 
 from bgaug_d2 import painters
 from bgaug_d2.bridge import to_cfg
 from bgaug_d2.config import ConfigError
+from bgaug_d2.data.evaluator import BreakdownCOCOEvaluator, BreakdownVOCEvaluator
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.experiment_config import ExperimentConfig, LaunchConfig
 from bgaug_d2.launch import resolve_device
 from bgaug_d2.mapper import OUTCOMES
 from bgaug_d2.trainer import BgAugTrainer, next_iteration, run
+from tests.data_trees import write_voc
 from tests.runs import experiment_of, smoke
 
 
@@ -72,6 +73,17 @@ def test_results_agree_with_the_log(finished: Path, baseline: dict[str, Any]) ->
         assert value == ("nan" if found is None else f"{found:.3f}")
 
 
+def test_every_run_reports_where_its_ap_comes_from(baseline: dict[str, Any]) -> None:
+    assert set(baseline["breakdown"]) == {"bbox", "segm"}
+    for task, found in baseline["breakdown"].items():
+        assert sum(each["images"] for each in found["background"]) == 4
+        classes = found["classes"].values()
+        objects = sum(each["all"]["objects"] for each in classes)
+        assert objects == sum(each["objects"] for each in found["background"]) > 0
+        per_class = baseline["metrics"][task]["per_class"]
+        assert {name: each["all"]["AP"] for name, each in found["classes"].items()} == per_class
+
+
 def test_what_a_baseline_reports(finished: Path, baseline: dict[str, Any]) -> None:
     assert baseline["name"] == "toy_baseline-smoke"
     assert (baseline["seed"], baseline["iterations"], baseline["bgaug"]) == (0, 2, {"mode": "none"})
@@ -94,6 +106,7 @@ def test_augmentation_that_never_happens_is_the_baseline(
     arguments = smoke(folder, "toy_bgaug", f"output_dir={folder}/never", "bgaug.p=0")
     augmented = results_of(experiment_of(*arguments, "bgaug.on_miss=error"))
     assert augmented["metrics"] == baseline["metrics"]
+    assert augmented["breakdown"] == baseline["breakdown"]
     assert augmented["outcomes"] == baseline["outcomes"]
 
 
@@ -216,16 +229,38 @@ def test_optimizers(tmp_path: Path, optimizer: str, cls: type) -> None:
 
 def test_the_evaluator_is_the_data_sets(tmp_path: Path) -> None:
     cfg = cfg_of(experiment_of(*smoke(tmp_path, "toy_baseline")))
-    assert isinstance(BgAugTrainer.build_evaluator(cfg, cfg.DATASETS.TEST[0]), COCOEvaluator)
+    evaluator = BgAugTrainer.build_evaluator(cfg, cfg.DATASETS.TEST[0])
+    assert isinstance(evaluator, BreakdownCOCOEvaluator)
     (tmp_path / "Annotations").mkdir()
     fields = {"dirname": str(tmp_path), "year": 2007, "split": "test", "thing_classes": ["cat"]}
     MetadataCatalog.get("trainer_voc").set(evaluator_type="pascal_voc", **fields)
     evaluator = BgAugTrainer.build_evaluator(cfg, "trainer_voc")
-    assert isinstance(evaluator, PascalVOCDetectionEvaluator)
+    assert isinstance(evaluator, BreakdownVOCEvaluator)
 
 
 def test_devices() -> None:
     assert resolve_device(LaunchConfig(device="cpu", num_gpus=3)) == "cpu"
+
+
+def test_voc_with_two_test_sets(tmp_path: Path) -> None:
+    write_voc(tmp_path / "voc")
+    sets = ["dataset.voc.train=[2007_trainval]", "dataset.voc.test=[2007_test,2012_trainval]"]
+    sets += [f"dataset.root={tmp_path}/voc", "dataset.max_test_images=0"]
+    detector = ["detector=faster_rcnn_r50_fpn", "detector.weights=''", "dataset=voc"]
+    arguments = [*smoke(tmp_path, "toy_baseline", *detector), *sets, "schedule.iterations=1"]
+    found = results_of(experiment_of(*arguments))
+    assert len(found["metrics"]) == 2
+    assert found["breakdown"].keys() == found["metrics"].keys()
+    for each in found["breakdown"].values():
+        assert sum(row["images"] for row in each["bbox"]["background"]) == 2
+
+
+@pytest.mark.slow
+def test_a_swin_on_two_processes(tmp_path: Path) -> None:
+    detector = ["detector=mask_rcnn_swin_t_fpn", "schedule.optimizer=adamw", "launch.num_gpus=2"]
+    found = results_of(experiment_of(*smoke(tmp_path, "toy_baseline", *detector)))
+    assert found["training_processes"] == 2
+    assert set(found["breakdown"]) == {"bbox", "segm"}
 
 
 @pytest.mark.slow

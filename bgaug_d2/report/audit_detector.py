@@ -20,6 +20,7 @@ from detectron2.modeling import build_model
 from yaml import YAMLError
 
 from bgaug_d2.report.audit import AuditError, Detections
+from bgaug_d2.swin import register_swin
 
 CONFIG = "detectron2.yaml"
 
@@ -97,6 +98,7 @@ def load_detector(
         raise AuditError(f"device={device!r} needs a GPU and this machine has none; give cpu")
     checkpoint = _last_checkpoint(run)
     cfg.MODEL.DEVICE = device
+    register_swin()
     model = build_model(cfg)
     try:
         DetectionCheckpointer(model, save_dir=str(run)).load(str(checkpoint), checkpointables=[])
