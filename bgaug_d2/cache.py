@@ -56,7 +56,8 @@ class VariantCache:
     A sidecar holds ``schema``, ``key``, ``sha256``, ``file`` and ``num_bytes`` of the picture,
     ``digest`` over all the rest, and what the writer gave (``painting.sidecar``): ``source``,
     ``objects``, ``recipe``, ``prompt``, ``variant``, ``seed``, ``T_hat``, ``background_ratio``,
-    ``model``, ``qc``, ``created``. A rejection has ``rejected`` in place of the picture's fields.
+    ``object_passes``, ``model``, ``qc``, ``created``. A rejection has ``rejected`` in place of the
+    picture's fields.
 
     Forked, spawned and threaded readers and writers need no coordination. ``counts`` (hits, misses,
     rejections, corrupt, unreadable, written, refused) are of this process alone.

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PROMPT_KINDS = ("clean", "caption", "class_names", "scene")
+TARGETS = ("background", "objects", "objects_and_background")
+CLASS_NAME = "{class_name}"  # the field of recipe.object_prompt
 STEP_KINDS = ("adaptive", "fixed")
 EROSION_RESOLUTIONS = ("diffusion", "image")
 CROWD_POLICIES = ("protect", "skip_image")
@@ -41,7 +43,9 @@ def check_between(key: str, value: float, low: float, high: float = float("inf")
 
 @dataclass
 class QualityConfig:
-    """When a painted picture is refused (and painted again with the next seed).
+    """When a painted background is refused (and painted again with the next seed).
+
+    Painted objects are never refused: many a real object is small, or of one colour.
 
     Attributes:
         min_std: Smallest standard deviation of the background, in grey levels; less is "flat".
@@ -66,9 +70,17 @@ class QualityConfig:
 
 @dataclass
 class RecipeConfig:
-    """How a new background is painted; all of it decides pixels, so all of it is in the cache key.
+    """How a picture is painted; all of it decides pixels, so all of it is in the cache key.
+
+    What is said of the background below (prompt, steps, erosion, smallest share) has no effect with
+    ``target: objects``.
 
     Attributes:
+        target: ``background``; ``objects``: every object but crowd regions is painted once, with
+            its class name as prompt (paper, table 3, "object aug."); ``objects_and_background``:
+            first the background, then the objects. The annotations stay as they are, though
+            nothing guarantees that the model draws an object of the class in its mask.
+        object_prompt: The prompt of an object; ``{class_name}`` stands for its class.
         prompt: ``clean`` (the paper's default), ``caption``, ``class_names`` or ``scene``.
         prompt_text: The prompt of kind ``clean`` (paper, section 3).
         scenes: The prompts of kind ``scene``; taken in turn by an image's variants,
@@ -86,12 +98,15 @@ class RecipeConfig:
             (Kynkaanniemi et al. 2024, arXiv 2404.07724); a step outside costs half. [0, 1] is all.
         resolution: Side of the square that the model paints, in pixels.
         timestep_spacing: How the schedule places its timesteps, ``linspace`` or ``trailing``.
-        paste_back: Put the source's object pixels back bit for bit (off: the paper-faithful arm).
-        crowd: ``protect`` crowd regions like objects, or ``skip_image``.
+        paste_back: Put the source's object pixels back bit for bit once the background is painted
+            (off: the paper-faithful arm). Around a painted object all is always put back.
+        crowd: ``protect`` crowd regions, whatever the target, or ``skip_image``.
         min_background: Images whose background share (0..1) is smaller are not augmented.
-        quality: When a painted picture is refused.
+        quality: When a painted background is refused.
     """
 
+    target: str = "background"
+    object_prompt: str = "A photo of a {class_name}"
     prompt: str = "clean"
     prompt_text: str = "Generate a clean background"
     scenes: list[str] = field(default_factory=list)
@@ -115,6 +130,12 @@ class RecipeConfig:
         # 7 and 7.0 are one setting, but as JSON, and so in the cache key, they would differ.
         self.D, self.guidance_scale = float(self.D), float(self.guidance_scale)
         self.min_background = float(self.min_background)
+        check_choice("recipe.target", self.target, TARGETS)
+        if CLASS_NAME not in self.object_prompt:
+            raise ConfigError(
+                f"recipe.object_prompt={self.object_prompt!r} needs the field {CLASS_NAME}, "
+                "which stands for the object's class"
+            )
         check_choice("recipe.prompt", self.prompt, PROMPT_KINDS)
         check_choice("recipe.steps", self.steps, STEP_KINDS)
         check_choice("recipe.erosion_resolution", self.erosion_resolution, EROSION_RESOLUTIONS)
@@ -142,6 +163,16 @@ class RecipeConfig:
             raise ConfigError(f"recipe.erosion_kernel={self.erosion_kernel!r} must be odd")
         if self.prompt == "scene" and not self.scenes:
             raise ConfigError("recipe.prompt='scene' needs recipe.scenes, a list of prompts")
+
+    @property
+    def paints_background(self) -> bool:
+        """Whether ``target`` names the background."""
+        return self.target != "objects"
+
+    @property
+    def paints_objects(self) -> bool:
+        """Whether ``target`` names the objects."""
+        return self.target != "background"
 
 
 @dataclass

@@ -25,7 +25,10 @@ from bgaug_d2.jobs import digest_file
 INSTANCES = "instances.json"
 IMAGES = "images"
 
-_PROVENANCE = ("key", "variant", "prompt", "T_hat", "seed", "background_ratio", "model", "created")
+_PROVENANCE = (
+    *("key", "variant", "prompt", "T_hat", "seed", "object_passes"),
+    *("background_ratio", "model", "created"),
+)
 
 _GONE = "damaged or evicted"
 

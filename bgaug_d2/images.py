@@ -10,6 +10,7 @@ starts other programs.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import struct
@@ -22,6 +23,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from bgaug_d2.jobs import SourceImage
 
 # Pillow's own limit for its warning; Detectron2 would go on to decode such a file.
 MAX_PIXELS = 178_956_970 // 2
@@ -160,6 +163,46 @@ def decode_image(
 ) -> npt.NDArray[np.uint8]:
     """Decode the bytes of an image file as ``read_image`` does; ``name`` is for messages."""
     return _decode(BytesIO(content), str(name), max_pixels)
+
+
+def read_source(source: SourceImage, image_root: str | Path) -> npt.NDArray[np.uint8]:
+    """Read a job's image, uint8 RGB (H, W, 3), and check that it is the one asked for.
+
+    The bytes that are hashed are those that are decoded, so a file that changes meanwhile cannot
+    end up under the key of its predecessor.
+
+    Raises:
+        ImageError: The file is unusable or not the one that the job was made for.
+    """
+    path = resolve_inside(image_root, source.file_name)
+    content = read_bytes(path, source.num_bytes)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != source.sha256:
+        raise ImageError(
+            f"{path}: has SHA-256 {sha256[:12]}..., the job expects {source.sha256[:12]}...; "
+            "the file has changed"
+        )
+    image = decode_image(content, path)
+    if image.shape[:2] != (source.height, source.width):
+        raise ImageError(
+            f"{path}: is {image.shape[1]} x {image.shape[0]} pixels, "
+            f"the data set says {source.width} x {source.height}"
+        )
+    return image
+
+
+def resize(
+    image: npt.NDArray[np.uint8], height: int, width: int, enlarge: int
+) -> npt.NDArray[np.uint8]:
+    """Resize (H, W, 3): axes that shrink are averaged over areas, others use ``enlarge``."""
+    rows, columns = min(image.shape[0], height), min(image.shape[1], width)
+    if image.shape[:2] != (rows, columns):
+        image = np.asarray(
+            cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8
+        )
+    if image.shape[:2] != (height, width):
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=enlarge), np.uint8)
+    return image
 
 
 def encode_picture(rgb: npt.NDArray[np.uint8], picture_format: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A job is everything that decides the pixels of one new background; its digest is the cache key.
+"""A job is everything that decides the pixels of one painted picture; its digest is the cache key.
 
 Canonical form: JSON with sorted keys, no spaces, ASCII, no NaN; every coordinate a float. So the
 same input gives the same key in every process, on every host and under every ``PYTHONHASHSEED``.
@@ -17,7 +17,7 @@ from typing import Any
 
 from bgaug_d2.config import QualityConfig, RecipeConfig
 
-SCHEMA = 2
+SCHEMA = 3
 SCHEDULER = "dpmsolver++2m"
 
 # detectron2.structures.BoxMode, which the core does not import.
@@ -69,7 +69,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """The image that gets a new background.
+    """The image that is painted anew.
 
     Attributes:
         file_name: Path relative to the data set's root, with ``/``.
@@ -98,7 +98,7 @@ class Rle:
 
 @dataclass(frozen=True)
 class JobObject:
-    """One protected object.
+    """One object, crowd regions included.
 
     Attributes:
         bbox: ``(x, y, w, h)`` in pixels.
@@ -116,24 +116,45 @@ class JobObject:
 
 @dataclass(frozen=True)
 class InpaintJob:
-    """One picture to paint: source, objects, prompt, recipe and the variant's number, from 1."""
+    """One picture to paint.
+
+    Attributes:
+        source: The image.
+        objects: All of it, in the order of the annotations.
+        prompt: Of the background; empty where the recipe does not paint it.
+        recipe: How it is painted.
+        variant: Number of the variant, from 1.
+        object_prompts: One for each of ``objects``, of a crowd region an empty one; none at all
+            where the recipe paints no objects, so that the key depends on no class name then.
+    """
 
     source: SourceImage
     objects: tuple[JobObject, ...]
     prompt: str
     recipe: Recipe
     variant: int
+    object_prompts: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
         """The cache key, 64 hex digits; see ``job_key``."""
         return job_key(
-            self.source, objects_digest(self.objects), self.prompt, self.recipe.digest, self.variant
+            self.source,
+            objects_digest(self.objects),
+            self.prompt,
+            self.recipe.digest,
+            self.variant,
+            self.object_prompts,
         )
 
-    def seed(self, attempt: int = 0) -> int:
-        """Seed in [0, 2**63) of the noise; each retry (``attempt`` from 0) has its own."""
-        digest = hashlib.sha256(f"{self.key}/{attempt}".encode()).digest()
+    def seed(self, attempt: int = 0, number: int = 0) -> int:
+        """Seed in [0, 2**63) of the noise.
+
+        Args:
+            attempt: Each retry of a pass, from 0, has its own.
+            number: Each pass through the engine, from 0, has its own.
+        """
+        digest = hashlib.sha256(f"{self.key}/{number}/{attempt}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -145,6 +166,7 @@ class InpaintJob:
             "prompt": self.prompt,
             "recipe": asdict(self.recipe),
             "variant": self.variant,
+            "object_prompts": list(self.object_prompts),
         }
 
     @classmethod
@@ -161,7 +183,12 @@ class InpaintJob:
 
 
 def job_key(
-    source: SourceImage, objects_sha256: str, prompt: str, recipe_sha256: str, variant: int
+    source: SourceImage,
+    objects_sha256: str,
+    prompt: str,
+    recipe_sha256: str,
+    variant: int,
+    object_prompts: Sequence[str] = (),
 ) -> str:
     """The cache key, 64 hex digits, from parts that a reader can keep per image.
 
@@ -174,6 +201,7 @@ def job_key(
         "prompt": prompt,
         "recipe": recipe_sha256,
         "variant": variant,
+        "object_prompts": list(object_prompts),
     }
     return _sha256(content)
 
@@ -209,7 +237,7 @@ def _sha256(content: Any) -> str:
 def objects_from_annotations(
     annotations: Sequence[Mapping[str, Any]], image_id: int | str
 ) -> tuple[JobObject, ...]:
-    """The protected objects of a Detectron2 dataset dict.
+    """The objects of a Detectron2 dataset dict.
 
     Only types are brought into canonical form here; ``masks`` checks values against the image.
 
@@ -284,9 +312,11 @@ def _job_from_dict(content: Mapping[str, Any]) -> InpaintJob:
             **recipe,
         ),
         variant=content["variant"],
+        object_prompts=tuple(content["object_prompts"]),
     )
     if not isinstance(job.prompt, str) or not _is_count(job.variant):
         raise ValueError(f"prompt {job.prompt!r} or variant {job.variant!r}")
+    _check_object_prompts(job)
     source = job.source
     for side in (source.height, source.width):
         if not isinstance(side, int) or side < 1:
@@ -294,6 +324,13 @@ def _job_from_dict(content: Mapping[str, Any]) -> InpaintJob:
     if not isinstance(source.file_name, str) or not isinstance(source.sha256, str):
         raise ValueError(f"file_name {source.file_name!r} or sha256 {source.sha256!r}")
     return job
+
+
+def _check_object_prompts(job: InpaintJob) -> None:
+    prompts = job.object_prompts
+    wanted = len(job.objects) if job.recipe.settings.paints_objects else 0
+    if len(prompts) != wanted or not all(isinstance(each, str) for each in prompts):
+        raise ValueError(f"object_prompts {prompts!r} for {len(job.objects)} objects")
 
 
 def _source_from_dict(content: Mapping[str, Any]) -> SourceImage:

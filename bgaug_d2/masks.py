@@ -7,6 +7,7 @@ Shapes and words used throughout:
     object_mask   bool, True on pixels of objects (crowd included), which stay
     background_mask   bool, True on pixels to paint; the complement of the object mask, or less
                       of it after erosion
+    painted_mask  bool, True on what one pass through the model paints: background or one object
 Pixel i covers [i, i + 1) of the coordinate axis. Wherever a mask changes its grid, whatever an
 object touches belongs to the object, so that no object can vanish.
 """
@@ -157,6 +158,22 @@ def latent_background_mask(background_mask: BoolMask, factor: int) -> BoolMask:
     return np.asarray(cells.all(axis=(1, 3)))
 
 
+def touched_latent_mask(painted_mask: BoolMask, factor: int) -> BoolMask:
+    """The mask on the latent grid, bool (h, w): a cell is painted if any of its pixels is.
+
+    What ``latent_background_mask`` is for backgrounds this is for objects: no object is too small
+    to own a cell.
+
+    Args:
+        painted_mask: bool (S, S).
+        factor: Pixels per latent cell and axis.
+
+    Raises:
+        ValueError: ``S`` is no multiple of ``factor``.
+    """
+    return ~latent_background_mask(~painted_mask, factor)
+
+
 def inpaint_masks(object_mask: BoolMask, settings: RecipeConfig) -> BoolMask:
     """The eroded background mask that is painted, bool (S, S).
 
@@ -174,7 +191,7 @@ def composite(painted: Picture, source: Picture, object_mask: BoolMask) -> Pictu
     Args:
         painted: uint8 RGB (H, W, 3).
         source: uint8 RGB (H, W, 3).
-        object_mask: bool (H, W).
+        object_mask: bool (H, W), True where the source's pixels are put back.
 
     Returns:
         A new uint8 (H, W, 3).

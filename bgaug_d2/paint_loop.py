@@ -3,6 +3,10 @@
     take -> cache? -> prepare -> engine -> finish -> cache.put -> settle
                                    ^         |
                                    +- retry -+   another seed, up to ``quality.max_retries``
+                                   +- next --+   pass of the picture, where objects are painted
+
+A retry repeats only the pass that failed. What a pass gave is kept in memory only: a picture whose
+process dies is painted from the start when it is asked for again.
 
 Whatever becomes of a job, it is settled once, with a ``Reply``, and counted.
 """
@@ -204,12 +208,16 @@ class PaintLoop:
             prepared = prepare(task.job, self._image_root)
         except SkipImage as skip:
             return self._reject(task, skip.reason, job_sidecar(task.job, 0, _now()))
-        task.prepared = prepared
-        self._inbox.put((task, prepared.request(task.attempt)))
+        self._send(task, prepared, attempt=0)
         return None
 
+    def _send(self, task: Task, prepared: Prepared, attempt: int) -> None:
+        """Have the engine paint the pass that ``prepared`` is at."""
+        task.prepared, task.attempt = prepared, attempt
+        self._inbox.put((task, prepared.request(attempt)))
+
     def _finish(self, task: Task) -> Reply | None:
-        """Store what the engine gave: a reply; None if it is painted again with another seed."""
+        """Store what the engine gave: a reply; None if the task goes back to the engine."""
         prepared, result = task.prepared, task.result
         if prepared is None or result is None:
             raise RuntimeError(f"job {task.job.key} is to be finished before it was painted")
@@ -219,11 +227,17 @@ class PaintLoop:
             again = self._retry(task, prepared)
             return None if again else Reply("error", str(result.error))
         finished = finish(prepared, result.image)
-        record = sidecar(prepared, finished, task.attempt, _now())
         if finished.rejected is not None:
-            again = self._retry(task, prepared)
-            return None if again else self._reject(task, finished.rejected, record)
+            if self._retry(task, prepared):
+                return None
+            record = sidecar(prepared, finished, task.attempt, _now())
+            return self._reject(task, finished.rejected, record)
+        following = prepared.following(finished, task.attempt)
+        if following is not None:
+            self._send(task, following, attempt=0)
+            return None
         picture = encode_picture(finished.image, task.job.recipe.picture_format)
+        record = sidecar(prepared, finished, task.attempt, _now())
         if not self._cache.put(task.job.key, picture, record):
             return _NO_WRITE
         self._counts.add("painted")
@@ -234,9 +248,8 @@ class PaintLoop:
     def _retry(self, task: Task, prepared: Prepared) -> bool:
         if task.attempt >= task.job.recipe.settings.quality.max_retries:
             return False
-        task.attempt += 1
         self._counts.add("retries")
-        self._inbox.put((task, prepared.request(task.attempt)))
+        self._send(task, prepared, task.attempt + 1)
         return True
 
     def _reject(self, task: Task, reason: str, record: dict[str, Any]) -> Reply:

@@ -87,11 +87,13 @@ def painting_workers(
         log_dir: Folder for the processes' logs; None keeps them until the end only.
 
     Raises:
+        ConfigError: The inpainter cannot paint the recipe's target.
         ModelError: The model cannot be had. Without it not even a cache key is known.
         WorkerStartError: A process did not start, and ``on_miss`` is ``wait``.
     """
     devices = worker_devices(settings.worker)
     identity, model_path = model or identify(inpainter)
+    _check_target(settings, identity)
     painting = Painting(identity, resolve_dtype(inpainter, devices[0]), image_root)
     pool = None
     if settings.on_miss != "error":
@@ -108,7 +110,12 @@ def painting_workers(
 def painting_without_workers(
     settings: BgAugConfig, inpainter: InpainterConfig, image_root: str, identity: ModelIdentity
 ) -> Painting:
-    """What is needed to look pictures up, but not to ask for them."""
+    """What is needed to look pictures up, but not to ask for them.
+
+    Raises:
+        ConfigError: The inpainter cannot paint the recipe's target.
+    """
+    _check_target(settings, identity)
     device = worker_devices(settings.worker)[0]
     return Painting(identity, resolve_dtype(inpainter, device), image_root)
 
@@ -141,6 +148,14 @@ def worker_client(addresses: Sequence[str], worker: WorkerConfig) -> WorkerClien
 def cache_bytes(settings: BgAugConfig) -> int:
     """The cache's quota in bytes; 0 means none."""
     return int(settings.cache.max_gb * 1e9)
+
+
+def _check_target(settings: BgAugConfig, identity: ModelIdentity) -> None:
+    if settings.recipe.paints_objects and identity.id == TOY_BACKGROUNDS:
+        raise ConfigError(
+            f"inpainter.model={TOY_BACKGROUNDS!r} draws backgrounds only, and bgaug.recipe.target="
+            f"{settings.recipe.target!r} wants objects; choose inpainter=tiny or target=background"
+        )
 
 
 def _start(pool: WorkerPool, settings: BgAugConfig) -> WorkerPool | None:

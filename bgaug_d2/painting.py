@@ -1,29 +1,34 @@
 """One job before and after the model: what the worker's CPU threads do.
 
-``prepare`` reads and checks the image and builds the masks; ``finish`` brings the painted square
-back to the image's size, judges it and puts the objects back.
+A picture goes through the model once for its background, once for each object, or both, as
+``recipe.target`` says: its passes. ``prepare`` reads and checks the image and plans them; for each,
+``Prepared.request`` is what the engine gets and ``finish`` brings the painted square back to the
+image's size and restores all that the pass was not to paint; ``Prepared.following`` is the picture
+before its next pass.
+
+Each object is painted on the result of the passes before it, in the order of the annotations, so of
+two that overlap the later one has the pixels. Pixels of a crowd region always stay, also where an
+object overlaps it. Objects take all ``T`` steps: the paper adapts steps to the background only.
 
 Shapes: H, W the image; S the side of the square that the model paints (see ``masks``).
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from bgaug_d2 import masks, steps
-from bgaug_d2.config import QualityConfig
-from bgaug_d2.images import ImageError, decode_image, read_bytes, resolve_inside
-from bgaug_d2.jobs import SCHEMA, InpaintJob, SourceImage
+from bgaug_d2 import masks, quality, steps
+from bgaug_d2.images import read_source, resize
+from bgaug_d2.jobs import SCHEMA, InpaintJob, JobObject
 from bgaug_d2.masks import BoolMask, ObjectMasks, Picture
 
 SKIP_REASONS = ("no_objects", "small_background", "crowd")
-REJECT_REASONS = ("flat", "unchanged")
 
 
 class SkipImage(Exception):  # noqa: N818 - not an error: a rule says that this image is not augmented
@@ -36,12 +41,12 @@ class SkipImage(Exception):  # noqa: N818 - not an error: a rule says that this 
 
 @dataclass(eq=False)
 class PaintRequest:
-    """What the engine needs to paint one picture.
+    """What the engine needs for one pass.
 
     Attributes:
-        request_id: ``key/attempt``.
-        image: uint8 RGB (S, S, 3), the squashed source.
-        background_mask: bool (S, S), eroded; True is painted.
+        request_id: ``key/pass/attempt``.
+        image: uint8 RGB (S, S, 3), the squashed picture.
+        background_mask: bool (S, S), True is painted: the eroded background, or one object.
         T_hat: Denoising steps, 1..num_inference_steps.
         seed: Of the noise, in [0, 2**63).
         prompt, negative_prompt: Texts of the two guidance branches.
@@ -49,6 +54,8 @@ class PaintRequest:
         guidance_interval: Shares of the full schedule, 0..1, between which guidance is on.
         num_inference_steps: ``T``, the length of the full schedule.
         timestep_spacing: ``linspace`` or ``trailing``.
+        touched_cells: Whether a latent cell is painted if any of its pixels is True (an object), or
+            only if all are (the background).
     """
 
     request_id: str
@@ -62,6 +69,7 @@ class PaintRequest:
     guidance_interval: tuple[float, float]
     num_inference_steps: int
     timestep_spacing: str
+    touched_cells: bool = False
 
 
 @dataclass(eq=False)
@@ -75,15 +83,22 @@ class PaintResult:
 
 @dataclass(eq=False)
 class Prepared:
-    """A job that is ready to be painted.
+    """A job that is ready for its next pass.
 
     Attributes:
         job: The job.
         source: uint8 RGB (H, W, 3).
         masks: The objects' pixels, at image size.
         background_ratio: Share of un-eroded background, 0..1.
-        T_hat: Denoising steps.
-        background_mask: bool (S, S), eroded.
+        T_hat: Denoising steps of the first pass.
+        background_mask: bool (S, S), eroded; nowhere True if the background is not painted.
+        crowd_mask: bool (H, W), pixels of crowd regions.
+        passes: What each pass paints: the place of an object in ``job.objects``, or None for the
+            background.
+        canvas: uint8 RGB (H, W, 3), what the next pass paints on: the source, or the result of the
+            passes before.
+        attempts: Of each pass before, which seed succeeded.
+        qc: Figures of the passes before.
     """
 
     job: InpaintJob
@@ -92,43 +107,88 @@ class Prepared:
     background_ratio: float
     T_hat: int
     background_mask: BoolMask
+    crowd_mask: BoolMask
+    passes: tuple[int | None, ...]
+    canvas: Picture
+    attempts: tuple[int, ...] = ()
+    qc: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Of the next pass, from 0."""
+        return len(self.attempts)
+
+    @property
+    def painted_object(self) -> int | None:
+        """The place in ``job.objects`` of what the next pass paints; None is the background."""
+        return self.passes[self.number]
 
     def request(self, attempt: int = 0) -> PaintRequest:
-        """The request for the engine; each ``attempt`` (from 0) has its own seed."""
-        settings = self.job.recipe.settings
+        """The next pass for the engine; each ``attempt`` (from 0) has its own seed."""
+        job, settings, index = self.job, self.job.recipe.settings, self.painted_object
+        S = settings.resolution
+        if index is None:
+            painted_mask, prompt, T_hat = self.background_mask, job.prompt, self.T_hat
+        else:
+            painted_mask = masks.square_object_mask(self.own_mask(index), S)
+            prompt, T_hat = job.object_prompts[index], settings.num_inference_steps
         return PaintRequest(
-            request_id=f"{self.job.key}/{attempt}",
-            image=_resize(self.source, settings.resolution, settings.resolution, cv2.INTER_LINEAR),
-            background_mask=self.background_mask,
-            T_hat=self.T_hat,
-            seed=self.job.seed(attempt),
-            prompt=self.job.prompt,
+            request_id=f"{job.key}/{self.number}/{attempt}",
+            image=resize(self.canvas, S, S, cv2.INTER_LINEAR),
+            background_mask=painted_mask,
+            T_hat=T_hat,
+            seed=job.seed(attempt, self.number),
+            prompt=prompt,
             negative_prompt=settings.negative_prompt,
             guidance_scale=settings.guidance_scale,
             guidance_interval=(settings.guidance_interval[0], settings.guidance_interval[1]),
             num_inference_steps=settings.num_inference_steps,
             timestep_spacing=settings.timestep_spacing,
+            touched_cells=index is not None,
+        )
+
+    def own_mask(self, index: int) -> BoolMask:
+        """The pixels, bool (H, W), that the pass of one object paints.
+
+        Made when it is needed: the masks of a crowded image together could fill the memory.
+        """
+        return _own_mask(self.job, index) & ~self.crowd_mask
+
+    def following(self, finished: Finished, attempt: int) -> Prepared | None:
+        """The job before the pass after this one; None if this was the last.
+
+        Args:
+            finished: The result of this pass.
+            attempt: Which seed it had.
+        """
+        if self.number + 1 == len(self.passes):
+            return None
+        return replace(
+            self,
+            canvas=finished.image,
+            attempts=(*self.attempts, attempt),
+            qc=self.qc | finished.qc,
         )
 
 
 @dataclass(eq=False)
 class Finished:
-    """A painted picture at the image's size.
+    """The result of a pass at the image's size.
 
     Attributes:
         image: uint8 RGB (H, W, 3).
-        qc: ``background_std`` (grey levels), ``changed_share`` (0..1), ``object_drift`` (grey
-            levels); see ``finish``.
-        rejected: Why it must not be used, one of ``REJECT_REASONS``, or None.
+        qc: Of a background the figures of ``quality.judge_background``; of the last object
+            ``object_changed_share`` (0..1), over the pixels of all painted objects.
+        rejected: Why it must not be used, one of ``quality.REJECT_REASONS``, or None.
     """
 
     image: Picture
-    qc: dict[str, float | int | str]
+    qc: dict[str, float]
     rejected: str | None
 
 
 def prepare(job: InpaintJob, image_root: str | Path) -> Prepared:
-    """Read a job's image, check it, build its masks and decide how many steps it gets.
+    """Read a job's image, check it, build its masks and plan its passes.
 
     Raises:
         SkipImage: By rule this image is not augmented.
@@ -140,58 +200,69 @@ def prepare(job: InpaintJob, image_root: str | Path) -> Prepared:
         raise SkipImage("no_objects", f"image {source.image_id} has no object")
     if settings.crowd == "skip_image" and any(item.iscrowd for item in job.objects):
         raise SkipImage("crowd", f"image {source.image_id} has a crowd region")
-    image = _read_source(source, image_root)
-    found = masks.object_masks(job.objects, source.height, source.width, source.image_id)
+    image = read_source(source, image_root)
+    found = _masks_of(job, job.objects)
     ratio = masks.background_ratio(found.object_mask)
-    if ratio < settings.min_background:
-        raise SkipImage(
-            "small_background",
-            f"image {source.image_id} has {ratio:.4f} background, under {settings.min_background}",
-        )
-    background_mask = masks.inpaint_masks(found.object_mask, settings)
-    if not background_mask.any():
-        raise SkipImage("small_background", f"image {source.image_id}: erosion leaves nothing")
-    return Prepared(job, image, found, ratio, steps.T_hat(settings, ratio), background_mask)
+    background_mask = np.zeros((settings.resolution,) * 2, dtype=bool)
+    T_hat = settings.num_inference_steps
+    passes: list[int | None] = []
+    if settings.paints_background:
+        background_mask = _background_mask(job, found, ratio)
+        T_hat = steps.T_hat(settings, ratio)
+        passes.append(None)
+    crowd_mask = _masks_of(job, [each for each in job.objects if each.iscrowd]).object_mask
+    if settings.paints_objects:
+        passes += _paintable(job, crowd_mask)
+    if not passes:
+        raise SkipImage("no_objects", f"image {source.image_id} has nothing but crowd regions")
+    return Prepared(
+        job, image, found, ratio, T_hat, background_mask, crowd_mask, tuple(passes), image
+    )
 
 
 def finish(prepared: Prepared, painted: Picture) -> Finished:
-    """Bring a painted square, uint8 RGB (S, S, 3), back to the image's size and judge it.
+    """Bring the painted square of a pass, uint8 RGB (S, S, 3), back to the image's size.
 
-    All is measured before the objects are put back. ``background_std`` is the standard deviation
-    over the painted pixels, averaged over the channels, in grey levels. ``changed_share`` is the
-    share of painted pixels that differ from the source by more than ``quality.changed_threshold``
-    in some channel. Both leave out the eroded rim, which the model keeps. ``object_drift`` is the
-    mean absolute difference inside the objects, in grey levels: what the model's autoencoder would
-    have done to them.
+    All that an object's pass was not to paint is put back bit for bit; a background is judged, and
+    the objects are put back with ``paste_back``.
 
     Raises:
         ValueError: ``painted`` has another shape or dtype.
     """
-    settings, source = prepared.job.recipe.settings, prepared.source
-    S = settings.resolution
+    S = prepared.job.recipe.settings.resolution
     if painted.shape != (S, S, 3) or painted.dtype != np.uint8:
         raise ValueError(f"painted is {painted.dtype} {painted.shape}, not uint8 {(S, S, 3)}")
-    height, width = source.shape[:2]
-    image = _resize(painted, height, width, cv2.INTER_CUBIC)
-    object_mask = prepared.masks.object_mask
-    eroded = cv2.resize(
-        prepared.background_mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
-    )
-    painted_mask = eroded.astype(bool) & ~object_mask
-    qc, rejected = _judge(image, source, painted_mask, object_mask, settings.quality)
-    if settings.paste_back:
-        image = masks.composite(image, source, object_mask)
-    return Finished(image, qc, rejected)
+    height, width = prepared.source.shape[:2]
+    image = resize(painted, height, width, cv2.INTER_CUBIC)
+    index = prepared.painted_object
+    if index is None:
+        return _finish_background(prepared, image)
+    image = masks.composite(image, prepared.canvas, ~prepared.own_mask(index))
+    is_last = prepared.number + 1 == len(prepared.passes)
+    return Finished(image, _object_figures(prepared, image) if is_last else {}, None)
 
 
 def sidecar(prepared: Prepared, finished: Finished, attempt: int, created: str) -> dict[str, Any]:
-    """The record beside a picture; the cache adds ``sha256``, ``file`` and ``digest``."""
-    return job_sidecar(prepared.job, attempt, created) | {
+    """The record beside a picture; the cache adds ``sha256``, ``file`` and ``digest``.
+
+    Args:
+        prepared: The job before its last pass.
+        finished: The result of that.
+        attempt: Which seed it had.
+        created: Time of painting, ISO 8601, UTC.
+    """
+    job, attempts = prepared.job, (*prepared.attempts, attempt)
+    return job_sidecar(job, attempts[0], created) | {
         "objects": dict(prepared.masks.sources),
         "object_mask": masks.mask_to_rle(prepared.masks.object_mask),
         "T_hat": prepared.T_hat,
         "background_ratio": prepared.background_ratio,
-        "qc": dict(finished.qc),
+        "object_passes": [
+            {"object": index, "prompt": job.object_prompts[index], "seed": job.seed(tried, number)}
+            for number, (index, tried) in enumerate(zip(prepared.passes, attempts, strict=False))
+            if index is not None
+        ],
+        "qc": prepared.qc | finished.qc,
     }
 
 
@@ -200,7 +271,7 @@ def job_sidecar(job: InpaintJob, attempt: int, created: str) -> dict[str, Any]:
 
     Args:
         job: The job.
-        attempt: Which seed, from 0.
+        attempt: Which seed of the first pass, from 0.
         created: Time of painting, ISO 8601, UTC.
     """
     recipe = asdict(job.recipe)
@@ -219,62 +290,57 @@ def job_sidecar(job: InpaintJob, attempt: int, created: str) -> dict[str, Any]:
     }
 
 
-def _read_source(source: SourceImage, image_root: str | Path) -> Picture:
-    """Read a job's image, uint8 RGB (H, W, 3), and check that it is the one asked for.
+def _masks_of(job: InpaintJob, objects: Sequence[JobObject]) -> ObjectMasks:
+    source = job.source
+    return masks.object_masks(objects, source.height, source.width, source.image_id)
 
-    The bytes that are hashed are those that are decoded, so a file that changes meanwhile cannot
-    end up under the key of its predecessor.
-    """
-    path = resolve_inside(image_root, source.file_name)
-    content = read_bytes(path, source.num_bytes)
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != source.sha256:
-        raise ImageError(
-            f"{path}: has SHA-256 {sha256[:12]}..., the job expects {source.sha256[:12]}...; "
-            "the file has changed"
+
+def _own_mask(job: InpaintJob, index: int) -> BoolMask:
+    return _masks_of(job, [job.objects[index]]).object_mask
+
+
+def _background_mask(job: InpaintJob, found: ObjectMasks, ratio: float) -> BoolMask:
+    """The eroded background, bool (S, S); SkipImage if it is too small."""
+    settings, image_id = job.recipe.settings, job.source.image_id
+    if ratio < settings.min_background:
+        raise SkipImage(
+            "small_background",
+            f"image {image_id} has {ratio:.4f} background, under {settings.min_background}",
         )
-    image = decode_image(content, path)
-    if image.shape[:2] != (source.height, source.width):
-        raise ImageError(
-            f"{path}: is {image.shape[1]} x {image.shape[0]} pixels, "
-            f"the data set says {source.width} x {source.height}"
-        )
-    return image
+    background_mask = masks.inpaint_masks(found.object_mask, settings)
+    if not background_mask.any():
+        raise SkipImage("small_background", f"image {image_id}: erosion leaves nothing")
+    return background_mask
 
 
-def _resize(image: Picture, height: int, width: int, enlarge: int) -> Picture:
-    """Resize (H, W, 3): axes that shrink are averaged over areas, others use ``enlarge``."""
-    rows, columns = min(image.shape[0], height), min(image.shape[1], width)
-    if image.shape[:2] != (rows, columns):
-        image = np.asarray(
-            cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8
-        )
-    if image.shape[:2] != (height, width):
-        image = np.asarray(cv2.resize(image, (width, height), interpolation=enlarge), np.uint8)
-    return image
+def _paintable(job: InpaintJob, crowd_mask: BoolMask) -> list[int]:
+    """Places of the objects that are not, or not wholly within, crowd regions."""
+    return [
+        index
+        for index, item in enumerate(job.objects)
+        if not item.iscrowd and (_own_mask(job, index) & ~crowd_mask).any()
+    ]
 
 
-def _judge(
-    image: Picture,
-    source: Picture,
-    painted_mask: BoolMask,
-    object_mask: BoolMask,
-    quality: QualityConfig,
-) -> tuple[dict[str, float | int | str], str | None]:
-    difference = cv2.absdiff(image, source)
-    alike = cv2.inRange(difference, (0, 0, 0), (quality.changed_threshold,) * 3)  # 0 or 255
-    changed = (alike == 0) & painted_mask
-    background_std = float(cv2.meanStdDev(image, mask=painted_mask.astype(np.uint8))[1].mean())
-    painted_count = max(int(np.count_nonzero(painted_mask)), 1)
-    changed_share = int(np.count_nonzero(changed)) / painted_count
-    object_drift = float(np.mean(cv2.mean(difference, mask=object_mask.astype(np.uint8))[:3]))
-    qc: dict[str, float | int | str] = {
-        "background_std": background_std,
-        "changed_share": changed_share,
-        "object_drift": object_drift,
-    }
-    if background_std < quality.min_std:
-        return qc, "flat"
-    if changed_share < quality.min_changed:
-        return qc, "unchanged"
-    return qc, None
+def _finish_background(prepared: Prepared, image: Picture) -> Finished:
+    settings, source = prepared.job.recipe.settings, prepared.source
+    object_mask = prepared.masks.object_mask
+    eroded = cv2.resize(
+        prepared.background_mask.astype(np.uint8),
+        source.shape[1::-1],
+        interpolation=cv2.INTER_NEAREST,
+    )
+    painted_mask = eroded.astype(bool) & ~object_mask
+    qc, rejected = quality.judge_background(
+        image, source, painted_mask, object_mask, settings.quality
+    )
+    if settings.paste_back:
+        image = masks.composite(image, source, object_mask)
+    return Finished(image, qc, rejected)
+
+
+def _object_figures(prepared: Prepared, image: Picture) -> dict[str, float]:
+    painted_mask = prepared.masks.object_mask & ~prepared.crowd_mask
+    threshold = prepared.job.recipe.settings.quality.changed_threshold
+    share = quality.changed_share(image, prepared.source, painted_mask, threshold)
+    return {"object_changed_share": share}

@@ -25,7 +25,7 @@ from bgaug_d2.jobs import (
     objects_from_annotations,
 )
 from bgaug_d2.policy import replace_variant
-from bgaug_d2.prompts import prompt_for
+from bgaug_d2.prompts import object_prompt, prompt_for
 
 _FORMAT = "Detectron2's standard format needs it"
 
@@ -86,6 +86,11 @@ class JobPlanner:
         self.image_root = image_root
         self.seed = seed
         self.class_names = tuple(class_names)
+        self._class_prompts = tuple(
+            object_prompt(recipe.settings, name)
+            for name in self.class_names
+            if recipe.settings.paints_objects
+        )
         self._files: dict[str, _KnownFile] = {}
         self._objects: dict[str, tuple[bytes, str]] = {}
 
@@ -130,6 +135,7 @@ class JobPlanner:
             self._prompt(dataset_dict, variant),
             self.recipe.digest,
             variant,
+            self._object_prompts(dataset_dict),
         )
 
     def job(self, dataset_dict: Mapping[str, Any], variant: int) -> InpaintJob:
@@ -142,6 +148,7 @@ class JobPlanner:
             prompt=self._prompt(dataset_dict, variant),
             recipe=self.recipe,
             variant=variant,
+            object_prompts=self._object_prompts(dataset_dict),
         )
 
     def all_jobs(
@@ -201,6 +208,8 @@ class JobPlanner:
     def _prompt(self, dataset_dict: Mapping[str, Any], variant: int) -> str:
         image_id = _needed(dataset_dict, "image_id", _FORMAT)
         settings = self.recipe.settings
+        if not settings.paints_background:
+            return ""
         captions = dataset_dict.get("captions", ())
         if settings.prompt != "class_names":
             return prompt_for(settings, image_id, variant, captions, ())
@@ -208,6 +217,22 @@ class JobPlanner:
             self.class_names[each["category_id"]] for each in dataset_dict.get("annotations", ())
         }
         return prompt_for(settings, image_id, variant, captions, sorted(names))
+
+    def _object_prompts(self, dataset_dict: Mapping[str, Any]) -> tuple[str, ...]:
+        """``InpaintJob.object_prompts``."""
+        if not self.recipe.settings.paints_objects:
+            return ()
+        annotations = dataset_dict.get("annotations", ())
+        try:
+            return tuple(
+                "" if each.get("iscrowd", 0) else self._class_prompts[each["category_id"]]
+                for each in annotations
+            )
+        except IndexError:
+            raise PlanError(
+                f"a dataset dict ({dataset_dict.get('file_name')}) has a category_id beyond the "
+                f"{len(self.class_names)} class names that the planner was given"
+            ) from None
 
 
 def skip_reason(
@@ -219,17 +244,19 @@ def skip_reason(
 
     Args:
         dataset_dict: Detectron2's format.
-        settings: The recipe, for its policy on crowds and its smallest background.
+        settings: The recipe, for its target, its policy on crowds and its smallest background.
         ratio: Background share of the image, 0..1, where it is known.
 
     Returns:
         ``no_objects``, ``crowd``, ``small_background`` or None.
     """
-    annotations = dataset_dict.get("annotations")
-    if not annotations:
+    crowds = [bool(each.get("iscrowd", 0)) for each in dataset_dict.get("annotations") or ()]
+    if not crowds or (all(crowds) and not settings.paints_background):
         return "no_objects"
-    if settings.crowd == "skip_image" and any(each.get("iscrowd", 0) for each in annotations):
+    if settings.crowd == "skip_image" and any(crowds):
         return "crowd"
+    if not settings.paints_background:
+        return None
     if ratio is not None and ratio < settings.min_background:
         return "small_background"
     return None

@@ -1,11 +1,11 @@
-"""The prompt of one variant: the paper's clean prompt, or that of an ablation."""
+"""Prompts: the paper's clean one for a background, those of ablations, those of objects."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
 
-from bgaug_d2.config import RecipeConfig
+from bgaug_d2.config import CLASS_NAME, RecipeConfig
 
 
 class PromptError(ValueError):
@@ -19,7 +19,7 @@ def prompt_for(
     captions: Sequence[str],
     class_names: Sequence[str],
 ) -> str:
-    """The prompt that paints a variant; it depends on nothing but the arguments.
+    """The prompt that paints a variant's background; it depends on nothing but the arguments.
 
     Args:
         settings: ``prompt`` chooses the kind: ``clean`` takes ``prompt_text``, ``caption`` one of
@@ -47,6 +47,20 @@ def prompt_for(
             raise PromptError("recipe.prompt='class_names' needs a class name; the image has none")
         return f"A photo of {', '.join(names)}"
     return settings.prompt_text
+
+
+def object_prompt(settings: RecipeConfig, class_name: str) -> str:
+    """The prompt that paints one object (paper, table 3: "class-name prompts").
+
+    Raises:
+        PromptError: The class has no name.
+    """
+    name = " ".join(class_name.split())
+    if not name:
+        raise PromptError(
+            f"recipe.target={settings.target!r} needs class names; one of the data set's is empty"
+        )
+    return settings.object_prompt.replace(CLASS_NAME, name)
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

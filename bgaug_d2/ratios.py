@@ -57,9 +57,10 @@ def background_ratios(
 def eligible(
     dataset_dicts: Sequence[DatasetDict], ratios: Sequence[float], settings: RecipeConfig
 ) -> list[bool]:
-    """Which images get painted backgrounds, by the rules of ``planner.skip_reason``.
+    """Which images are painted, by the rules of ``planner.skip_reason``.
 
-    An image whose whole background vanishes by erosion is found out only when it is painted.
+    An image whose whole background vanishes by erosion, or whose objects all lie within crowd
+    regions, is found out only when it is painted.
 
     Raises:
         ValueError: The lengths differ.

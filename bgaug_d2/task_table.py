@@ -21,8 +21,8 @@ class Task:
         job: What to paint.
         waiters: For each client that waits for it, where ``STARTED`` and the reply are put.
         alone: To be painted while nothing else is; it was in flight when a worker died.
-        attempt: Which seed, from 0.
-        prepared: Set once the image is read.
+        attempt: Which seed of the pass at hand, from 0.
+        prepared: Set once the image is read, and anew before each further pass.
         result: Set while a painted square waits to be finished.
     """
 
@@ -164,5 +164,7 @@ class TaskTable:
 
 
 def _estimate_bytes(job: InpaintJob) -> int:
-    # Source and painted picture with their masks, at the image's size and at the model's.
-    return 8 * (job.source.height * job.source.width + job.recipe.settings.resolution**2)
+    # Source and painted picture with their masks, at the image's size and at the model's; between
+    # passes also what was painted so far, and the crowd's and one object's mask.
+    pixels = job.source.height * job.source.width + job.recipe.settings.resolution**2
+    return (13 if job.recipe.settings.paints_objects else 8) * pixels

@@ -58,6 +58,7 @@ def make_job(
     objects: Sequence[JobObject] | None = None,
     variant: int = 1,
     prompt: str = "Generate a clean background",
+    object_prompts: Sequence[str] = (),
     **settings: Any,
 ) -> InpaintJob:
     return InpaintJob(
@@ -66,6 +67,7 @@ def make_job(
         prompt=prompt,
         recipe=make_recipe(**settings),
         variant=variant,
+        object_prompts=tuple(object_prompts),
     )
 
 

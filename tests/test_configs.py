@@ -67,6 +67,16 @@ def test_every_option_composes(group: str) -> None:
         experiment_of(f"{group}={option}", *values)
 
 
+@pytest.mark.parametrize(
+    ("option", "target"), [("object", "objects"), ("object_background", "objects_and_background")]
+)
+def test_object_augmentation_is_the_papers_expansion(option: str, target: str) -> None:
+    found = experiment_of(f"bgaug={option}", "inpainter=sd21_base").bgaug
+    expected = experiment_of("bgaug=expand", "inpainter=sd21_base").bgaug
+    expected.recipe.target = target
+    assert found == expected
+
+
 def test_a_local_model_has_to_be_named() -> None:
     with pytest.raises(ConfigError, match=r"inpainter\.model is empty"):
         experiment_of("inpainter=local")

@@ -149,6 +149,7 @@ def test_provenance_and_licences_are_kept(world: World) -> None:
         "prompt": "Generate a clean background",
         "T_hat": entry.sidecar["T_hat"],
         "seed": entry.sidecar["seed"],
+        "object_passes": [],
         "background_ratio": entry.sidecar["background_ratio"],
         "model": {"id": "tiny", "revision": "", "sha256": "ab" * 32, "license": "Apache-2.0"},
         "created": "2026-01-01T00:00:00Z",

@@ -207,6 +207,18 @@ def test_nothing_to_paint_gives_back_the_encoded_original() -> None:
     assert torch.equal(denoise(tiny_loaded(), [request], no_count), original)
 
 
+@pytest.mark.parametrize(("touched_cells", "painted"), [(True, 1), (False, 0)])
+def test_one_pixel_is_painted_where_touched_cells_are(touched_cells: bool, painted: int) -> None:
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[37, 22] = True
+    request = make_request(background_mask=mask, touched_cells=touched_cells)
+    with torch.inference_mode():
+        original = encode(tiny_loaded(), _pixels(request))
+    changed = (denoise(tiny_loaded(), [request]) != original).any(1)[0]
+    assert changed.sum() == painted
+    assert changed[37 // FACTOR, 22 // FACTOR] == touched_cells
+
+
 def test_nine_channels_are_latents_mask_and_blanked_image() -> None:
     model, request = tiny_loaded(9), make_request(guidance_scale=2.0)
     seen: list[torch.Tensor] = []

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from bgaug_d2.config import InpainterConfig
+from bgaug_d2.config import BgAugConfig, ConfigError, InpainterConfig, RecipeConfig
 from bgaug_d2.inpaint.identity import identify
 from bgaug_d2.inpaint.toy_backgrounds import build_drawing_engine
+from bgaug_d2.painters import painting_without_workers, painting_workers
 from tests.inpaint_parts import make_request
 from tests.runs import smoke, tool
 
@@ -33,6 +35,19 @@ def test_only_the_background_is_new_and_seeds_decide_it() -> None:
         assert np.mean(image[background] != requests[0].image[background]) > 0.9
     np.testing.assert_array_equal(images[0], images[2])
     assert np.mean(images[0][background] != images[1][background]) > 0.9
+
+
+@pytest.mark.parametrize("target", ["objects", "objects_and_background"])
+def test_it_draws_no_objects(target: str, tmp_path: Path) -> None:
+    inpainter = InpainterConfig(model="toy_backgrounds")
+    settings = BgAugConfig(recipe=RecipeConfig(target=target))
+    with (
+        pytest.raises(ConfigError, match=f"draws backgrounds only, .*'{target}'"),
+        painting_workers(settings, inpainter, str(tmp_path)),
+    ):
+        pass
+    with pytest.raises(ConfigError, match="inpainter=tiny"):
+        painting_without_workers(settings, inpainter, str(tmp_path), identify(inpainter)[0])
 
 
 def test_it_is_an_inpainter_of_its_own(tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ OBJECTS = (
 def test_golden_key() -> None:
     """A changed canonical form would orphan every cache: raise ``SCHEMA`` when this changes."""
     job = make_job(objects=OBJECTS)
-    assert job.recipe.digest == "fa3d07c12fe0a9e844954643e1fa62ebc8c9097d331aa5dd33eeed3dc157be45"
+    assert job.recipe.digest == "06d5181c09a240cc3bcb3d04ac094d9c432142f7db9e13fb1417547ace6c39c1"
     assert objects_digest(OBJECTS) == (
         "dc77761c89a2407ec773c843b097e680965ccadba7a826b827928c6aa2182ef2"
     )
-    assert job.key == "d4d076647754e2881d5bbb47c374846b2eb3ad16152d4ddba6160b1c54b1be34"
-    assert job.seed() == 3734549751537656737
+    assert job.key == "3af996e6f49e704fa7c80bd0b0b366ec1236f9c882706cdb9ea451a518a798bd"
+    assert job.seed() == 4725923091520761113
 
 
 CHANGES: dict[str, Callable[[InpaintJob], InpaintJob]] = {
@@ -51,6 +51,8 @@ CHANGES: dict[str, Callable[[InpaintJob], InpaintJob]] = {
     "height": lambda j: replace(j, source=replace(j.source, height=47)),
     "width": lambda j: replace(j, source=replace(j.source, width=63)),
     "prompt": lambda j: replace(j, prompt=j.prompt + " "),
+    "object prompt": lambda j: replace(j, object_prompts=("a cat",)),
+    "object prompts": lambda j: replace(j, object_prompts=("a cat", "")),
     "variant": lambda j: replace(j, variant=2),
     "box": lambda j: replace(j, objects=(make_object((8, 8, 16, 12.5)),)),
     "polygon": lambda j: replace(j, objects=(make_object(segmentation=[POLYGON]),)),
@@ -76,6 +78,8 @@ def test_everything_that_decides_pixels_changes_the_key() -> None:
 
 def test_every_setting_of_a_recipe_changes_the_key() -> None:
     changed: dict[str, Any] = {
+        "target": "objects",
+        "object_prompt": "{class_name}",
         "prompt": "caption",
         "prompt_text": "Paint",
         "scenes": ["a beach"],
@@ -114,11 +118,13 @@ def test_the_key_can_be_made_from_its_parts() -> None:
     job = make_job(objects=OBJECTS)
     parts = objects_digest(job.objects), job.prompt, job.recipe.digest, job.variant
     assert job_key(job.source, *parts) == job.key
+    job = replace(job, object_prompts=("a cat", "", "a dog", "a cat"))
+    assert job_key(job.source, *parts, job.object_prompts) == job.key
 
 
-def test_each_attempt_has_its_own_seed() -> None:
-    seeds = [make_job().seed(attempt) for attempt in range(5)]
-    assert len(set(seeds)) == 5
+def test_each_attempt_of_each_pass_has_its_own_seed() -> None:
+    seeds = [make_job().seed(attempt, number) for attempt in range(5) for number in range(3)]
+    assert len(set(seeds)) == 15
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
@@ -127,6 +133,26 @@ def test_a_job_survives_the_wire() -> None:
     again = InpaintJob.from_dict(json.loads(json.dumps(job.to_dict())))
     assert again == job
     assert again.key == job.key
+
+
+def object_job(*prompts: str) -> InpaintJob:
+    return make_job(objects=OBJECTS, prompt="", object_prompts=prompts, target="objects")
+
+
+def test_object_prompts_survive_the_wire() -> None:
+    job = object_job("a caf\u00e9", "", "a dog", "a dog")
+    again = InpaintJob.from_dict(json.loads(json.dumps(job.to_dict())))
+    assert again == job
+    assert again.key == job.key
+
+
+@pytest.mark.parametrize(
+    "prompts", [[], ["a"], ["a"] * 5, None, [1, 2, 3, 4], ["a", "b", "c", None]]
+)
+def test_a_job_needs_one_prompt_for_each_object(prompts: Any) -> None:
+    content = object_job().to_dict() | {"object_prompts": prompts}
+    with pytest.raises(JobError, match="malformed job"):
+        InpaintJob.from_dict(content)
 
 
 BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -143,6 +169,8 @@ BROKEN: dict[str, Callable[[dict[str, Any]], Any]] = {
     "polygon of text": lambda c: c["objects"][0].update(segmentation=[["a"] * 6]),
     "flat polygon": lambda c: c["objects"][0].update(segmentation=[1.0] * 6),
     "prompt is null": lambda c: c.update(prompt=None),
+    "no object prompts": lambda c: c.pop("object_prompts"),
+    "object prompts for a background": lambda c: c.update(object_prompts=["a cat"]),
     "variant 0": lambda c: c.update(variant=0),
     "variant is true": lambda c: c.update(variant=True),
     "variant is text": lambda c: c.update(variant="1"),

@@ -14,7 +14,6 @@ from bgaug_d2.config import QualityConfig
 from bgaug_d2.images import ImageError, decode_image, encode_picture, read_image
 from bgaug_d2.jobs import AnnotationError, InpaintJob, canonical_json
 from bgaug_d2.painting import (
-    REJECT_REASONS,
     SKIP_REASONS,
     Prepared,
     SkipImage,
@@ -23,6 +22,7 @@ from bgaug_d2.painting import (
     prepare,
     sidecar,
 )
+from bgaug_d2.quality import REJECT_REASONS
 from tests.factories import (
     make_job,
     make_object,
@@ -57,8 +57,8 @@ def test_prepare(tmp_path: Path) -> None:
 def test_requests(tmp_path: Path) -> None:
     ready = prepared(tmp_path, negative_prompt="people", guidance_scale=3)
     first, second = ready.request(), ready.request(attempt=1)
-    assert first.request_id == f"{ready.job.key}/0"
-    assert second.request_id == f"{ready.job.key}/1"
+    assert first.request_id == f"{ready.job.key}/0/0"
+    assert second.request_id == f"{ready.job.key}/0/1"
     assert first.seed == ready.job.seed(0) != second.seed
     assert first.image.shape == (64, 64, 3)
     assert first.image.dtype == np.uint8
@@ -231,7 +231,7 @@ def test_sidecar(tmp_path: Path) -> None:
     canonical_json(record)
     job = ready.job
     assert record["key"] == job.key
-    assert record["schema"] == 2
+    assert record["schema"] == 3
     assert record["seed"] == job.seed(2)
     assert record["created"] == CREATED
     assert record["source"] == {
@@ -253,6 +253,7 @@ def test_sidecar(tmp_path: Path) -> None:
     assert record["recipe"]["settings"]["resolution"] == 64
     assert (record["recipe"]["dtype"], record["variant"]) == ("float32", 1)
     assert (record["T_hat"], record["background_ratio"]) == (13, ready.background_ratio)
+    assert record["object_passes"] == []
     assert set(record["qc"]) == {"background_std", "changed_share", "object_drift"}
     assert not {"sha256", "file", "digest", "rejected"} & set(record)
 
@@ -268,6 +269,7 @@ def test_sidecar_of_what_was_not_painted(tmp_path: Path) -> None:
         "object_mask",
         "T_hat",
         "background_ratio",
+        "object_passes",
         "qc",
     }
 

@@ -136,6 +136,16 @@ def test_small_background_is_a_rule_where_the_ratio_is_known(one: dict[str, Any]
     assert skip_reason(one, settings, 0.2499) == "small_background"
 
 
+def test_rules_where_no_background_is_painted(one: dict[str, Any]) -> None:
+    settings = make_recipe(target="objects", min_background=0.25).settings
+    both = make_recipe(target="objects_and_background", min_background=0.25).settings
+    assert skip_reason(one, settings, 0.0) is None
+    assert skip_reason(one, both, 0.0) == "small_background"
+    one["annotations"] = [annotation(1, **CROWD), annotation(2, **CROWD)]
+    assert skip_reason(one, settings, 1.0) == "no_objects"
+    assert skip_reason(one, both, 1.0) is None
+
+
 def test_a_changed_file_changes_the_key(tmp_path: Path, one: dict[str, Any]) -> None:
     planner = make_planner(tmp_path)
     before = planner.key(one, 1)
@@ -245,6 +255,36 @@ def test_prompts_come_from_captions_and_classes(tmp_path: Path, one: dict[str, A
         assert planner.key(one, 1) == planner.job(one, 1).key
     with pytest.raises(PromptError, match="caption"):
         by_caption.plan({**one, "captions": [], "bgaug_visit": 0})
+
+
+def test_object_prompts_come_from_classes(tmp_path: Path, one: dict[str, Any]) -> None:
+    one["annotations"] = [annotation(1, category_id=1), annotation(2, **CROWD), annotation(3)]
+    for target, prompt in (("objects", ""), ("objects_and_background", "a field")):
+        recipe = {"target": target, "object_prompt": "One {class_name}.", "prompt_text": "a field"}
+        planner = make_planner(tmp_path, recipe=recipe)
+        job = planner.job(one, 1)
+        assert (job.prompt, job.object_prompts) == (prompt, ("One dog.", "", "One cat."))
+        assert planner.key(one, 1) == job.key
+    captionless = make_planner(tmp_path, recipe={"target": "objects", "prompt": "caption"})
+    assert captionless.plan({**one, "bgaug_visit": 0}).key is not None
+
+
+@pytest.mark.parametrize("target", ["background", "objects", "objects_and_background"])
+def test_the_key_knows_the_class_only_where_objects_are_painted(
+    tmp_path: Path, one: dict[str, Any], target: str
+) -> None:
+    planner = make_planner(tmp_path, recipe={"target": target})
+    renamed = {**one, "annotations": [annotation(7, category_id=1)]}
+    assert (planner.key(one, 1) == planner.key(renamed, 1)) == (target == "background")
+    two = [annotation(7), annotation(8, bbox=[1.0, 1.0, 5.0, 5.0])]
+    there, back = ({**one, "annotations": each} for each in (two, two[::-1]))
+    assert planner.key(there, 1) != planner.key(back, 1)
+
+
+def test_a_class_without_a_name_is_an_error(tmp_path: Path, one: dict[str, Any]) -> None:
+    one["annotations"] = [annotation(7, category_id=2)]
+    with pytest.raises(PlanError, match=r"7\.png.*category_id.*2 class names"):
+        make_planner(tmp_path, recipe={"target": "objects"}).key(one, 1)
 
 
 def test_all_jobs_are_those_that_training_can_ask_for(tmp_path: Path) -> None:

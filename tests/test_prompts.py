@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from bgaug_d2.config import RecipeConfig
-from bgaug_d2.prompts import PromptError, prompt_for
+from bgaug_d2.prompts import PromptError, object_prompt, prompt_for
 
 CAPTIONS = ["A cat on a mat.", "", " Two\n cats "]
 
@@ -49,6 +49,14 @@ def test_class_names_in_one_order() -> None:
 def test_what_is_missing_is_said(kind: str, needed: str) -> None:
     with pytest.raises(PromptError, match=f"recipe.prompt='{kind}'.*{needed}"):
         prompt_for(RecipeConfig(prompt=kind), 7, 1, [" "], [""])
+
+
+def test_object_prompts() -> None:
+    settings = RecipeConfig(target="objects", object_prompt="{x} {class_name}, {class_name}!")
+    assert object_prompt(RecipeConfig(), "traffic  light") == "A photo of a traffic light"
+    assert object_prompt(settings, "{cat}") == "{x} {cat}, {cat}!"  # braces of others stay
+    with pytest.raises(PromptError, match="recipe.target='objects'.*class names"):
+        object_prompt(settings, " ")
 
 
 def test_blank_scenes_are_none() -> None:

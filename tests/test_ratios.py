@@ -160,6 +160,7 @@ def test_eligible_images() -> None:
     assert eligible(dicts, ratios, RecipeConfig()) == [True, False, False, True]
     assert eligible(dicts, ratios, RecipeConfig(crowd="skip_image"))[3] is False
     assert eligible(dicts, ratios, RecipeConfig(min_background=0.0))[1] is True
+    assert eligible(dicts, ratios, RecipeConfig(target="objects")) == [True, True, False, True]
     with pytest.raises(ValueError, match="3 ratios for 4 images"):
         eligible(dicts, ratios[:3], RecipeConfig())
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +17,7 @@ from bgaug_d2.cache import VariantCache
 from bgaug_d2.images import encode_picture
 from bgaug_d2.painting import finish, job_sidecar, prepare, sidecar
 from bgaug_d2.report.gallery import CAPTION, CELL, collect, write_contact_sheet, write_page
+from bgaug_d2.report.recipes import target_of
 from tests.factories import make_job, noise, source_of
 
 TOOL = Path(__file__).parents[1] / "tools" / "gallery.py"
@@ -22,7 +25,7 @@ CREATED = "2026-01-01T00:00:00+00:00"
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 
-def fill(root: Path, cache: VariantCache, names: list[str], **settings: object) -> None:
+def fill(root: Path, cache: VariantCache, names: list[str], **settings: Any) -> None:
     """Two variants of each image and one refusal."""
     for number, name in enumerate(names):
         root.mkdir(exist_ok=True)
@@ -32,6 +35,8 @@ def fill(root: Path, cache: VariantCache, names: list[str], **settings: object) 
             job = make_job(source, variant=variant, resolution=64, **settings)
             prepared = prepare(job, root)
             finished = finish(prepared, noise(64, 64, 100 + variant))
+            while (following := prepared.following(finished, 0)) is not None:
+                prepared, finished = following, finish(following, noise(64, 64, 200 + variant))
             record = sidecar(prepared, finished, 0, CREATED)
             assert cache.put(job.key, encode_picture(finished.image, "png"), record)
         job = make_job(source, variant=3)
@@ -102,6 +107,32 @@ def test_recipes_of_one_cache_are_told_apart(tmp_path: Path, cache: VariantCache
     write_page(gallery, page, "t")
     assert "erosion_kernel 1<" in page.read_text()
     assert "erosion_kernel 7<" in page.read_text()
+
+
+def test_painted_objects_are_told_apart(tmp_path: Path, cache: VariantCache) -> None:
+    page, prompts = tmp_path / "index.html", ["A photo of a cat"]
+    fill(tmp_path / "data", cache, ["a.png"])
+    write_page(collect(cache, None, 5, 5), page, "t")
+    assert "which are protected" in page.read_text()
+    fill(tmp_path / "data", cache, ["a.png"], target="objects", object_prompts=prompts)
+    both = {"target": "objects_and_background", "object_prompts": prompts}
+    fill(tmp_path / "data", cache, ["a.png"], **both)
+    gallery = collect(cache, None, 5, 10)
+    assert Counter(each.target for each in gallery.rows[0].variants) == {
+        "background": 2,
+        "objects": 2,
+        "objects + background": 2,
+    }
+    write_page(gallery, page, "t")
+    html = page.read_text()
+    assert html.count("variant 1, objects:") == html.count("variant 1, objects + background:") == 1
+    assert html.count("A photo of a cat\u201d") == 4
+    assert "which are protected" not in html
+    write_contact_sheet(gallery, tmp_path / "sheet.png")
+
+
+def test_a_picture_older_than_the_setting_is_of_a_background() -> None:
+    assert target_of({"recipe": {"settings": {}}}) == "background"
 
 
 def test_contact_sheet_has_a_row_an_image(tmp_path: Path, cache: VariantCache) -> None:

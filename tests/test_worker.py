@@ -182,6 +182,76 @@ def test_an_error_of_the_engine_is_tried_again_and_not_cached(
     assert client.request(site.job("error-at-first")) == DONE
 
 
+def object_job(site: Site, *prompts: str, target: str = "objects", **fields: Any) -> InpaintJob:
+    """A job whose objects lie side by side; a prompt each."""
+    objects = [make_object((4.0 * place, 8.0, 3.0, 12.0)) for place in range(len(prompts))]
+    return site.job(objects=objects, object_prompts=prompts, target=target, **fields)
+
+
+def painted_since(site: Site, before: int) -> list[str]:
+    return [prompt for batch in site.painted()[before:] for prompt in batch]
+
+
+def test_objects_are_painted_one_after_another(site: Site, client: WorkerClient) -> None:
+    job, before, painted = object_job(site, "a", "b", "c"), counts(client), len(site.painted())
+    assert client.request(job) == DONE
+    assert painted_since(site, painted) == ["a", "b", "c"]
+    assert raised(client, before) == {"painted": 1}
+    entry = site.cache.get(job.key)
+    assert isinstance(entry, CacheEntry)
+    assert [each["prompt"] for each in entry.sidecar["object_passes"]] == ["a", "b", "c"]
+    source, image = read_image(site.data / job.source.file_name), read_image(Path(entry.path))
+    object_mask = masks.object_masks(job.objects, 48, 64, 1).object_mask
+    assert np.array_equal(image[~object_mask], source[~object_mask])
+    assert np.mean(image[object_mask] != source[object_mask]) > 0.9
+
+
+def test_sixty_objects_are_one_picture(site: Site, client: WorkerClient) -> None:
+    objects = [make_object((x, y, 3.0, 3.0)) for y in range(0, 48, 8) for x in range(0, 60, 6)]
+    prompts = [f"object {place}" for place in range(60)]
+    job = site.job(objects=objects, object_prompts=prompts, target="objects")
+    before, painted = counts(client), len(site.painted())
+    assert client.request(job) == DONE
+    assert raised(client, before) == {"painted": 1}
+    assert painted_since(site, painted) == prompts
+
+
+def test_a_retry_repeats_the_pass_that_failed(site: Site, client: WorkerClient) -> None:
+    target = "objects_and_background"
+    job = object_job(site, "a", "error-at-first", "c", target=target, prompt="flat-at-first")
+    before, painted = counts(client), len(site.painted())
+    assert client.request(job) == DONE
+    assert painted_since(site, painted) == ["flat-at-first"] * 2 + ["a"] + [
+        "error-at-first"
+    ] * 2 + ["c"]
+    assert raised(client, before) == {"painted": 1, "retries": 2, "engine_errors": 1}
+    entry = site.cache.get(job.key)
+    assert isinstance(entry, CacheEntry)
+    assert entry.sidecar["seed"] == job.seed(1)
+    seeds = [each["seed"] for each in entry.sidecar["object_passes"]]
+    assert seeds == [job.seed(0, 1), job.seed(1, 2), job.seed(0, 3)]
+
+
+@pytest.mark.parametrize("prompt", ["error", "lose"])
+def test_an_object_that_cannot_be_painted_is_an_error_of_the_picture(
+    site: Site, client: WorkerClient, prompt: str
+) -> None:
+    job, before, painted = object_job(site, "a", prompt), counts(client), len(site.painted())
+    assert client.request(job).status == "error"
+    assert not site.cache.contains(job.key)
+    assert raised(client, before) == {"engine_errors": 3, "errors": 1, "retries": 2}
+    assert painted_since(site, painted) == ["a", *[prompt] * 3]
+
+
+def test_only_backgrounds_are_refused(site: Site, client: WorkerClient) -> None:
+    assert client.request(object_job(site, "flat")) == DONE
+    both = {"target": "objects_and_background", "prompt": "flat"}
+    assert client.request(object_job(site, "a", **both)) == Reply("rejected", "flat")
+    crowd = [make_object(iscrowd=True)]
+    job = site.job(objects=crowd, object_prompts=[""], target="objects")
+    assert client.request(job) == Reply("rejected", "no_objects")
+
+
 @pytest.mark.parametrize(
     ("prompt", "reason", "counted"),
     [

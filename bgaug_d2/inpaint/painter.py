@@ -10,9 +10,9 @@ tested to agree with it):
 - The integer T_hat is used as it is; the pipeline truncates ``T * strength``.
 - Originals are encoded to the posterior's mean, not to a sample of it: a retry changes only the
   noise.
-- A latent cell is painted only if all its pixels are background; the pipeline samples one pixel a
-  cell, so small objects can vanish. The 9-channel UNet's masked image is blanked by the same cells,
-  so that its two mask inputs agree.
+- A latent cell is painted only if all its pixels are background (or, where an object is painted, if
+  any is the object's); the pipeline samples one pixel a cell, so small objects can vanish. The
+  9-channel UNet's masked image is blanked by the same cells, so that its two mask inputs agree.
 - Noise comes from one CPU generator per request, so a picture depends neither on its batch nor on
   the device.
 """
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 
 from bgaug_d2.inpaint.models import InpaintModel
 from bgaug_d2.inpaint.solver import SolverTable, advance, noised
-from bgaug_d2.masks import Picture, latent_background_mask
+from bgaug_d2.masks import Picture, latent_background_mask, touched_latent_mask
 from bgaug_d2.painting import PaintRequest
 
 # Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3): ``encode_image``, or what remembers it.
@@ -43,7 +43,7 @@ class Walk:
         request: What was asked for.
         table: The solver's, of the request's full schedule.
         embeddings: Of the prompt and, with guidance, of the negative prompt, each (L, D).
-        painted: bool (1, h, w), True where the background is painted.
+        painted: bool (1, h, w), True on the cells that are painted.
         original: Encoded original, (C, h, w); None for a 9-channel UNet.
         extra: Further input channels of a 9-channel UNet, (C + 1, h, w), or None.
         noise: Standard normal, (C, h, w), fixed for the whole walk.
@@ -100,7 +100,8 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
     start = request.num_inference_steps - request.T_hat
     cells = request.image.shape[0] // model.vae_factor
     noise = _noise(request.seed, (model.latent_channels, cells, cells)).to(model.device)
-    mask = latent_background_mask(request.background_mask, model.vae_factor)
+    latent_mask = touched_latent_mask if request.touched_cells else latent_background_mask
+    mask = latent_mask(request.background_mask, model.vae_factor)
     painted = torch.from_numpy(mask).to(model.device)[None]
     blends = model.unet_in_channels == model.latent_channels
     original = encoder(model, request.image)[0] if blends or start else None

@@ -1,7 +1,8 @@
 """An engine that draws real backgrounds of the toy world: the ceiling for any model.
 
 Chosen with ``inpainter=toy_backgrounds``, for the toy world only. It does not look at the prompt,
-nor at T_hat: the new background has nothing of the old one.
+nor at T_hat: the new background has nothing of the old one. It cannot draw objects, so
+``painters`` refuses recipes that want them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from bgaug_d2.cache import CacheEntry, Rejection, VariantCache
 from bgaug_d2.images import ImageError, read_image, resolve_inside
 from bgaug_d2.masks import mask_from_rle
-from bgaug_d2.report.recipes import differing, recipe_of
+from bgaug_d2.report.recipes import differing, recipe_of, target_of
 
 THUMBNAIL = 320  # px, longer side on the page
 CELL, CAPTION = 192, 16  # px, side of a cell on the contact sheet and the line below it
@@ -39,6 +39,17 @@ class Picture:
     def settings(self) -> dict[str, str]:
         """Its recipe by dotted names."""
         return dict(recipe_of(self.sidecar))
+
+    @property
+    def target(self) -> str:
+        """What was painted."""
+        return target_of(self.sidecar)
+
+    @property
+    def prompts(self) -> list[str]:
+        """Of the background and of the objects, each once."""
+        objects = [each["prompt"] for each in self.sidecar.get("object_passes", ())]
+        return [each for each in dict.fromkeys([self.sidecar["prompt"], *objects]) if each]
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the page shows: rows, the models that painted them, refused jobs by reason."""
+    """What the page shows: rows, the models that painted them, refused jobs by reason.
+
+    ``pasted`` and ``protected`` speak of pictures with painted backgrounds.
+    """
 
     rows: list[Row]
     models: list[dict[str, str]]
@@ -74,8 +88,13 @@ class Gallery:
         return [name for name in names if name not in ("model.sha256", "model.revision")]
 
     @property
+    def protected(self) -> bool:
+        """Whether no shown picture has painted objects."""
+        return all(each.target == "background" for row in self.rows for each in row.variants)
+
+    @property
     def pasted(self) -> bool:
-        """Whether all shown pictures have the source's object pixels, bit for bit."""
+        """Whether all shown pictures have what was not painted from the source, bit for bit."""
         recipes = [each.sidecar["recipe"] for row in self.rows for each in row.variants]
         return all(
             each["settings"]["paste_back"] and each.get("picture_format", "png") == "png"
@@ -174,9 +193,11 @@ def _cells(row: Row) -> list[np.ndarray]:
     cells.append(_square(row.outline, f"objects, background {100 * ratio:.0f} %"))
     for each in row.variants:
         side = each.sidecar
-        steps = f"T_hat {side['T_hat']} of {side['recipe']['settings']['num_inference_steps']}"
-        changed = f"changed {100 * side['qc']['changed_share']:.0f} %"
-        cells.append(_square(each.image, f"{side['variant']}: {steps}, {changed}"))
+        text = each.target
+        if text == "background":
+            steps = f"T_hat {side['T_hat']} of {side['recipe']['settings']['num_inference_steps']}"
+            text = f"{steps}, changed {100 * side['qc']['changed_share']:.0f} %"
+        cells.append(_square(each.image, f"{side['variant']}: {text}"))
     return cells
 
 

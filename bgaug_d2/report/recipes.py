@@ -6,6 +6,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+_TARGETS = {
+    "background": "background",
+    "objects": "objects",
+    "objects_and_background": "objects + background",
+}
+
 Recipe = tuple[tuple[str, str], ...]  # dotted name and value of every setting
 
 
@@ -14,6 +20,11 @@ def recipe_of(sidecar: Mapping[str, Any]) -> Recipe:
     rest = {name: value for name, value in sidecar["recipe"].items() if name != "settings"}
     model = {name: value for name, value in sidecar["model"].items() if name != "license"}
     return tuple(_leaves({**sidecar["recipe"]["settings"], **rest, "model": model}))
+
+
+def target_of(sidecar: Mapping[str, Any]) -> str:
+    """What was painted, for captions; pictures older than the setting are of backgrounds."""
+    return _TARGETS[sidecar["recipe"]["settings"].get("target", "background")]
 
 
 def differing(recipes: Iterable[Recipe]) -> list[str]:

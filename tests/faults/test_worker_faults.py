@@ -21,6 +21,7 @@ import pytest
 from bgaug_d2.cache import CacheEntry
 from bgaug_d2.protocol import Reply
 from bgaug_d2.supervisor import WorkerPool, WorkerStartError
+from tests.factories import make_object
 from tests.worker_parts import Site, wait_until
 
 DONE = Reply("done")
@@ -179,6 +180,21 @@ def test_one_crash_goes_unnoticed_by_who_waits(site: Site) -> None:
         assert client.request(job) == DONE
         assert isinstance(site.cache.get(job.key), CacheEntry)
         assert pool.stats()["restarts"] == 1
+
+
+def test_a_crash_between_passes_costs_the_passes_before_it_only(site: Site) -> None:
+    objects = [make_object((x, 8.0, 3.0, 12.0)) for x in (0.0, 8.0, 16.0)]
+    prompts = ["a", f"once {site.root / 'crashed'}", "c"]
+    job = site.job(objects=objects, object_prompts=prompts, target="objects")
+    with site.pool() as pool:
+        assert pool.client().request(job) == DONE
+        assert pool.stats()["restarts"] == 1
+    assert [prompt for batch in site.painted() for prompt in batch] == [*prompts[:2], *prompts]
+    entry = site.cache.get(job.key)
+    assert isinstance(entry, CacheEntry)
+    assert [each["seed"] for each in entry.sidecar["object_passes"]] == [
+        job.seed(0, number) for number in range(3)
+    ]
 
 
 def test_batch_mates_of_a_deadly_job_get_their_pictures(site: Site) -> None:

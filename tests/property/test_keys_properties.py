@@ -66,6 +66,16 @@ def test_equal_keys_only_for_equal_pixels(one: InpaintJob, other: InpaintJob) ->
     assert (one.key == other.key) == (repr(anonymous(one)) == repr(anonymous(other)))
 
 
+@given(st.lists(OBJECTS, max_size=3), st.lists(st.text(max_size=5), min_size=6, max_size=6))
+def test_object_prompts_survive_the_wire_and_all_count(
+    objects: list[JobObject], texts: list[str]
+) -> None:
+    prompts = texts[: len(objects)], texts[3 : 3 + len(objects)]
+    one, other = (make_job(None, objects, object_prompts=p, target="objects") for p in prompts)
+    assert InpaintJob.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    assert (one.key == other.key) == (prompts[0] == prompts[1])
+
+
 @given(st.lists(OBJECTS, min_size=1, max_size=3), NUMBERS)
 def test_every_coordinate_counts(objects: list[JobObject], number: float) -> None:
     first = objects[0]

@@ -99,6 +99,21 @@ def test_what_is_painted_is_background(object_mask: np.ndarray, S: int, where: s
     assert not (less & ~painted).any()
 
 
+@given(bool_masks(), st.sampled_from([32, 64, 128]), st.sampled_from([4, 8]), st.integers(0, 10**6))
+def test_every_cell_that_an_object_touches_is_painted(
+    object_mask: np.ndarray, S: int, factor: int, place: int
+) -> None:
+    object_mask.flat[place % object_mask.size] = True
+    square = masks.square_object_mask(object_mask, S)
+    cells = masks.touched_latent_mask(square, factor)
+    assert cells.shape == (S // factor, S // factor)
+    assert cells.any()
+    pixels = cells.repeat(factor, 0).repeat(factor, 1)
+    assert not (square & ~pixels).any()
+    owned = square.reshape(S // factor, factor, S // factor, factor).any(axis=(1, 3))
+    np.testing.assert_array_equal(cells, owned)
+
+
 @given(st.data())
 def test_composite_keeps_object_pixels_bit_for_bit(data: st.DataObject) -> None:
     object_mask = data.draw(bool_masks())
