@@ -79,7 +79,7 @@ def test_a_foreign_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "message"), [("all", "holds no results.json"), ("table9", "did you mean table1")]
+    ("table", "message"), [("all", "holds no results.json"), ("tabel1", "did you mean table1")]
 )
 def test_tool_fails_with_one_sentence(tmp_path: Path, table: str, message: str) -> None:
     if table != "all":
