@@ -12,7 +12,7 @@ from bgaug_d2.config import BgAugConfig, ConfigError, RecipeConfig
 from tests.runs import CONFIGS, experiment_of, options_of
 
 EXPERIMENTS = options_of("experiment")
-TWINS = [each for each in EXPERIMENTS if "_bgaug" in each]
+TWINS = [each for each in EXPERIMENTS if "_bgaug" in each and "-" not in each]
 SETS = ("configs_train", "configs_test")
 
 
@@ -25,7 +25,7 @@ def data_set() -> None:
 def test_an_experiment_composes(name: str) -> None:
     experiment = experiment_of(f"experiment={name}")
     folder, _, short = name.rpartition("/")
-    assert experiment.name == short
+    assert experiment.name + experiment.suffix == short
     runs = f"{folder}/runs/{short}" if folder else name
     assert experiment.output_dir == f"output/{runs}/seed0"
     assert all(step < experiment.schedule.iterations for step in experiment.schedule.steps)
@@ -90,7 +90,8 @@ def test_an_ablation_changes_one_value_of_the_recipe(ablation: str) -> None:
     )
     before, after = asdict(plain.bgaug.recipe), asdict(changed.bgaug.recipe)
     different = [key for key in before if before[key] != after[key]]
-    assert len(different) == (0 if ablation == "D50" else 1)
+    wanted = {"D50": [], "scene_prompts": ["prompt", "scenes"]}
+    assert different == wanted.get(ablation, different[:1])
     assert (changed.name, changed.suffix) == (plain.name, f"-{ablation}")
     assert changed.output_dir != plain.output_dir
 
@@ -104,10 +105,23 @@ def test_papers_settings() -> None:
     assert (experiment.bgaug.mode, experiment.bgaug.alpha) == ("expand", 1)
     assert (experiment.dataset.coco.percent, experiment.dataset.coco.fold) == (10, 1)
     schedule = experiment.schedule
-    assert (schedule.images_per_batch, schedule.base_lr, schedule.weight_decay) == (40, 0.01, 1e-4)
-    # 10 % of 118,287 images, of which about 0.86 % have no object and are not trained on.
-    epochs = schedule.iterations * 40 / 11828
-    assert epochs == pytest.approx(12, abs=0.2)
+    assert (schedule.images_per_batch, schedule.base_lr, schedule.weight_decay) == (8, 0.01, 1e-4)
+    assert (schedule.iterations, schedule.steps) == (180_000, [110_000, 160_000])
+
+
+def test_a_batch_factor_scales_the_schedule_once() -> None:
+    one = experiment_of("experiment=coco_retinanet_baseline").schedule
+    five = experiment_of("experiment=coco_retinanet_baseline", "schedule.batch_factor=5").schedule
+    assert (five.images_per_batch, five.base_lr, five.batch_factor) == (40, 0.05, 1)
+    assert (five.iterations, five.steps, five.warmup_iters) == (35_180, [22_000, 32_000], 100)
+    assert one.iterations * one.images_per_batch == pytest.approx(five.iterations * 40, rel=1e-3)
+    with pytest.raises(ConfigError, match=r"0\.3 times .* is 2\.4, no whole number"):
+        experiment_of("experiment=coco_retinanet_baseline", "schedule.batch_factor=0.3")
+
+
+def test_a_drop_at_the_end_is_left_out() -> None:
+    experiment = experiment_of("schedule.iterations=200", "schedule.steps=[100,200]")
+    assert to_cfg(experiment, SETS[:1], SETS[1:], "cpu").SOLVER.STEPS == (100,)
 
 
 @pytest.mark.parametrize(

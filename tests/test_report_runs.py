@@ -12,7 +12,8 @@ import pytest
 
 from bgaug_d2.report.cells import compare_cells
 from bgaug_d2.report.plan_of_runs import plan_of_runs
-from bgaug_d2.report.runs import ReportError, load_runs
+from bgaug_d2.report.plan_report import to_markdown
+from bgaug_d2.report.runs import BACKGROUNDS, ReportError, load_runs
 
 TOOL = Path(__file__).parents[1] / "tools" / "make_tables.py"
 
@@ -38,6 +39,22 @@ def test_hours_count_every_process_before_and_while_training(tmp_path: Path) -> 
     (run / "generate_report.json").write_text(json.dumps({"workers": workers(10, 3600.0)}))
     (found,) = load_runs(tmp_path)
     assert (found.training_hours, found.painted, found.painting_hours) == (2.0, 26, 2.5)
+
+
+def test_a_run_has_its_ap_by_background_ratio(tmp_path: Path) -> None:
+    bins = [{"AP": None}, {"AP": 20.0}, {"AP": 30.0}, {"AP": 40.0}]
+    write_run(tmp_path, "a", 0, 1.0, breakdown={"bbox": {"background": bins}})
+    runs = load_runs(tmp_path)
+    assert {name: runs[0].metrics["bbox"].get(name) for name in BACKGROUNDS} == {
+        "APbg0": None,
+        "APbg1": 20.0,
+        "APbg2": 30.0,
+        "APbg3": 40.0,
+    }
+    text = to_markdown(plan_of_runs(runs), runs, {})
+    (header,) = [each for each in text.splitlines() if each.startswith("| cell | seeds")]
+    assert "background 50-75 % | background 75-90 % | background 90-100 % |" in header
+    assert "background 0-50 %" not in header  # no image of the test set is there
 
 
 def test_an_evaluation_alone_has_no_hours(tmp_path: Path) -> None:

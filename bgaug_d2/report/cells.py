@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bgaug_d2.report.plan import METRICS, Plan, PlannedTable
-from bgaug_d2.report.runs import ReportError, Run
+from bgaug_d2.report.runs import BACKGROUNDS, ReportError, Run
 from bgaug_d2.report.statistics import (
     LEVEL,
     Interval,
@@ -17,7 +17,11 @@ from bgaug_d2.report.statistics import (
     paired_test,
 )
 
-SIZES = {"box APs": "small", "box APm": "medium", "box APl": "large"}
+# Shown beside what is compared: by object size, and by the images' background ratio.
+BREAKDOWN = {
+    **{"box APs": "small", "box APm": "medium", "box APl": "large"},
+    **{f"box {name}": f"background {share}" for name, share in BACKGROUNDS.items()},
+}
 COVERAGE = f"{100 * LEVEL:.0f} %"  # of all intervals shown
 
 
@@ -95,7 +99,7 @@ def compare_cells(plan: Plan, table: PlannedTable, runs: Sequence[Run]) -> list[
             baseline=baselines[cell],
             found=tuple(sorted(run.seed for run in planned_runs(plan, runs, [cell]))),
             means={
-                metric: mean_of(plan, runs, cell, metric) for metric in [*table.metrics, *SIZES]
+                metric: mean_of(plan, runs, cell, metric) for metric in [*table.metrics, *BREAKDOWN]
             },
             differences=differences[cell],
             p=p,

@@ -15,13 +15,14 @@ from typing import Any
 import yaml
 
 from bgaug_d2.keys import did_you_mean, join
-from bgaug_d2.report.runs import ReportError
+from bgaug_d2.report.runs import BACKGROUNDS, ReportError
 
 # Name in plans and reports -> (task, metric) in results.json, COCO's names.
+# The last ones are of images by their background ratio, see BACKGROUNDS.
 METRICS = {
     f"{word} {metric}": (task, metric)
     for word, task in (("box", "bbox"), ("mask", "segm"))
-    for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl")
+    for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl", *BACKGROUNDS)
 }
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from bgaug_d2.report.cells import SIZES, CellRow, compare_cells
+from bgaug_d2.report.cells import BREAKDOWN, CellRow, compare_cells
 from bgaug_d2.report.plan import Plan, PlannedTable
 from bgaug_d2.report.runs import Run
 from bgaug_d2.report.statistics import Interval
@@ -31,7 +31,7 @@ def to_csv(plan: Plan, runs: Sequence[Run]) -> str:
     writer.writeheader()
     for table in plan.tables:
         for row in compare_cells(plan, table, runs):
-            for metric in [*table.metrics, *SIZES]:
+            for metric in [*table.metrics, *BREAKDOWN]:
                 writer.writerow(_record(table, row, metric))
     return buffer.getvalue()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from bgaug_d2.report.cells import COVERAGE, SIZES, CellRow, Mean, compare_cells, planned_runs
+from bgaug_d2.report.cells import BREAKDOWN, COVERAGE, CellRow, Mean, compare_cells, planned_runs
 from bgaug_d2.report.plan import Plan, PlannedTable
 from bgaug_d2.report.plan_commands import commands_for
 from bgaug_d2.report.runs import Run
@@ -46,7 +46,7 @@ def _how_to_read(plan: Plan) -> str:
         "minus its baseline in percentage points, taken seed by seed over the seeds that both "
         "have, with the interval of the mean difference; intervals are not corrected for the "
         "number of cells. p is of the paired t-test of the first metric, two-sided, corrected "
-        "after Holm over the cells of its table. Small, medium and large: box AP by object size. "
+        "after Holm over the cells of its table. The last columns are box AP by object size and by the background ratio of the images. "
         f"{_NOTHING} is what cannot be computed; numbers in round brackets tell where fewer seeds "
         "or pairs count than the cell has runs."
     )
@@ -73,6 +73,7 @@ def _against(plan: Plan, rows: Sequence[CellRow]) -> str:
 def _rows(plan: Plan, table: PlannedTable, rows: Sequence[CellRow]) -> str:
     interval = f"[{COVERAGE} interval]"
     first = table.metrics[0]
+    parts = [metric for metric in BREAKDOWN if any(row.means[metric] for row in rows)]
     header = ["cell", "seeds"]
     for metric in table.metrics:
         header += [f"{metric} {interval}", f"difference {interval}"]
@@ -86,8 +87,8 @@ def _rows(plan: Plan, table: PlannedTable, rows: Sequence[CellRow]) -> str:
             line += [_mean(row.means[metric], runs), _paired(row.differences[metric], runs)]
             line += [_p(row.p)] if metric == first else []
             line += _paper(row, metric) if _in_paper(rows, metric) else []
-        lines.append(line + [_bare_mean(row.means[metric], runs) for metric in SIZES])
-    return _table([*header, *SIZES.values()], lines)
+        lines.append(line + [_bare_mean(row.means[metric], runs) for metric in parts])
+    return _table([*header, *(BREAKDOWN[metric] for metric in parts)], lines)
 
 
 def _in_paper(rows: Sequence[CellRow], metric: str) -> bool:

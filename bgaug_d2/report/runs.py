@@ -5,8 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from bgaug_d2.data.breakdown import BACKGROUND_BINS
+
+
+# AP of the images whose background ratio lies in one bin, and what the bin holds.
+BACKGROUNDS = {
+    f"APbg{place}": f"{100 * low:.0f}-{100 * high:.0f} %"
+    for place, (low, high) in enumerate(pairwise(BACKGROUND_BINS))
+}
 
 
 class ReportError(ValueError):
@@ -21,7 +31,8 @@ class Run:
         name: Of the experiment; runs of one name differ in their seed only.
         seed: Of the run.
         iterations: Optimizer steps.
-        metrics: Percent, 0..100, by task (``bbox``, ``segm``) and metric (``AP``, ``AP50``, ...).
+        metrics: Percent, 0..100, by task (``bbox``, ``segm``) and metric (``AP``, ``AP50``, ...,
+            and those of ``BACKGROUNDS``).
         training_hours: Hours of one GPU (or of one process on a CPU); None where it is not known.
         painted: Pictures painted for it, beforehand or meanwhile; those found in the cache count
             where they were painted.
@@ -61,12 +72,20 @@ def _read_run(path: Path) -> Run:
             task: {name: float(value) for name, value in values.items() if _is_number(value)}
             for task, values in content["metrics"].items()
         }
+        for task, found in content.get("breakdown", {}).items():
+            bins = found.get("background", ())  # not there with several test sets
+            aps = {name: each["AP"] for name, each in zip(BACKGROUNDS, bins, strict=False)}
+            metrics[task] |= {name: ap for name, ap in aps.items() if ap is not None}
         painted, painting_s = _painting(content.get("workers"))
         before = path.with_name("generate_report.json")
         if before.is_file():
             report = json.loads(before.read_text(encoding="utf-8"))
             more, more_s = _painting(report["workers"])
-            painted, painting_s = painted + more, painting_s + more_s
+            for task, found in content.get("breakdown", {}).items():
+            bins = found.get("background", ())  # not there with several test sets
+            aps = {name: each["AP"] for name, each in zip(BACKGROUNDS, bins, strict=False)}
+            metrics[task] |= {name: ap for name, ap in aps.items() if ap is not None}
+        painted, painting_s = painted + more, painting_s + more_s
         return Run(
             name=str(content["name"]),
             seed=int(content["seed"]),
