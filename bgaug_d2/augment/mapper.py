@@ -88,8 +88,7 @@ class AugmentMapper:
         self, objects: list[Annotation], transforms: TransformList, shape: tuple[int, int]
     ) -> Instances:
         moved = [self._moved(each, transforms, shape) for each in objects]
-        # Detectron2 cannot rasterise an object whose polygons have all left the image.
-        moved = [each for each in moved if each.get("segmentation") != []]
+        moved = [each for each in moved if not _has_left(each)]
         instances = detection_utils.annotations_to_instances(moved, shape, self.mask_format)
         if self.tight_boxes and instances.has("gt_masks"):  # none where there is no object
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
@@ -106,3 +105,9 @@ class AugmentMapper:
             del item["segmentation"]
         moved: Annotation = detection_utils.transform_instance_annotations(item, transforms, shape)
         return moved
+
+
+def _has_left(item: Annotation) -> bool:
+    """Whether all polygons of an object have left the image; Detectron2 cannot rasterise those."""
+    segmentation = item.get("segmentation")
+    return isinstance(segmentation, list) and not segmentation
