@@ -115,6 +115,14 @@ def test_a_shift_by_whole_pixels_copies_pixels() -> None:
     assert not moved_mask[:, :7].any()
 
 
+def test_quarter_turns_copy_pixels() -> None:
+    """Points and pixels turn about the same centre, which is half a pixel from a pixel's."""
+    image = noise(H, H)
+    turn = AffineTransform(np.array([[0, 1, 0], [-1, 0, H]]), H, H)
+    np.testing.assert_array_equal(turn.apply_image(image), np.rot90(image))
+    np.testing.assert_array_equal(turn.apply_segmentation(image[:, :, 0]), np.rot90(image[:, :, 0]))
+
+
 def test_fill_and_grey_pictures() -> None:
     transform = AffineTransform(np.array([[1, 0, 5], [0, 1, 0]]), H, W, fill=9)
     assert (transform.apply_image(noise(H, W))[:, :5] == 9).all()
