@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -30,9 +31,13 @@ from bgaug_d2.experiment_config import (
     CopyPasteConfig,
     RandAugmentConfig,
 )
-from bgaug_d2.loader import VisitedDataset, build_train_loader
+from bgaug_d2.keys import plain
+from bgaug_d2.loader import CountedLoader, VisitedDataset, build_train_loader
+from bgaug_d2.mapper import BackgroundAugMapper
+from bgaug_d2.painters import Painting
 from bgaug_d2.trainer import BgAugTrainer
 from tests.dicts import annotation, coco_dicts, make_dict
+from tests.factories import MODEL
 from tests.loader_parts import sampler_of
 from tests.mapper_parts import Setup
 from tests.runs import experiment_of, smoke
@@ -281,11 +286,22 @@ def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path
     if augment != "copy_paste":
         cfg.BGAUG.augment.copy_paste.p = 0.0
     loader = BgAugTrainer.build_train_loader(cfg)
-    batches = loader.loader
-    while not isinstance(batches, VisitedDataset):
-        batches = batches.dataset  # type: ignore[attr-defined]
-    assert type(batches.mapper) is expected
-    (first, second) = next(iter(loader))
-    for each in (first, second):
+    assert type(mapper_in(loader)) is expected
+    for each in next(iter(loader)):
         assert type(each["instances"].gt_masks) is BitMasks
-        assert each["image"].shape[0] == 3
+
+
+def test_painted_backgrounds_are_augmented_too(tmp_path: Path) -> None:
+    cfg = toy_cfg(tmp_path, "bgaug=replace", "augment=copy_paste")
+    painting = Painting(MODEL, "float32", str(tmp_path / "toy"))
+    cfg.BGAUG_PAINTING = CfgNode(plain(dataclasses.asdict(painting)))
+    wrapper = mapper_in(BgAugTrainer.build_train_loader(cfg))
+    assert type(wrapper) is BackgroundAugMapper
+    assert type(wrapper.mapper) is AugmentMapper
+
+
+def mapper_in(loader: CountedLoader) -> Any:
+    batches: Any = loader.loader
+    while not isinstance(batches, VisitedDataset):
+        batches = batches.dataset
+    return batches.mapper

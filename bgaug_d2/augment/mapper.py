@@ -100,7 +100,7 @@ class AugmentMapper:
     def _moved(
         self, item: Annotation, transforms: TransformList, shape: tuple[int, int]
     ) -> Annotation:
-        item = dict(item)  # the next function writes into it
+        """Transform one object in place."""
         if not (self.use_instance_mask or self.tight_boxes):
             del item["segmentation"]
         moved: Annotation = detection_utils.transform_instance_annotations(item, transforms, shape)
