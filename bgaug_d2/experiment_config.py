@@ -183,7 +183,7 @@ class CopyPasteConfig:
         scale: Smallest and largest factor by which the other image is resized before.
         max_objects: At most so many of its objects are pasted (a random subset, at least one).
         min_visible: An object under the pasted ones is dropped if less than this share of it, 0..1,
-            is left.
+            is left; so is a pasted one that the image's border cuts to less.
     """
 
     p: float = 0.0

@@ -35,6 +35,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
+from bgaug_d2.augment.build import build_mapper
 from bgaug_d2.bridge import experiment_from_cfg, to_cfg, weights_path
 from bgaug_d2.build import BackgroundAugmentation, baseline_loader, expanded, train_dicts
 from bgaug_d2.checkpointer import SafeCheckpointer
@@ -214,14 +215,14 @@ class BgAugTrainer(DefaultTrainer):
         """Our loader, for a baseline as well: the same stream of draws, with visits."""
         experiment = experiment_from_cfg(cfg)
         start_iter = next_iteration(cfg.OUTPUT_DIR) if experiment.resume else 0
-        painting = painting_of(cfg)
+        painting, dicts = painting_of(cfg), train_dicts(cfg)
+        mapper = build_mapper(cfg, experiment.augment, dicts)
         if painting is None:
-            dicts = train_dicts(cfg)
             if experiment.bgaug.mode == "duplicate":
                 dicts = expanded(dicts, experiment.bgaug)
-            return baseline_loader(cfg, dataset_dicts=dicts, start_iter=start_iter)
+            return baseline_loader(cfg, mapper, dicts, start_iter)
         augmentation = BackgroundAugmentation(experiment.bgaug, painting, experiment.seed)
-        return augmentation.train_loader(cfg, start_iter=start_iter)
+        return augmentation.train_loader(cfg, mapper, dicts, start_iter)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

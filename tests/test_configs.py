@@ -60,7 +60,9 @@ def test_twins_differ_in_the_bgaug_group_only(name: str) -> None:
     assert augmented == baseline
 
 
-@pytest.mark.parametrize("group", ["dataset", "detector", "schedule", "inpainter", "bgaug"])
+@pytest.mark.parametrize(
+    "group", ["dataset", "detector", "schedule", "inpainter", "augment", "bgaug"]
+)
 def test_every_option_composes(group: str) -> None:
     for option in options_of(group):
         values = ["inpainter.model=somewhere"] if option == "local" else []

@@ -46,7 +46,8 @@ def _how_to_read(plan: Plan) -> str:
         "minus its baseline in percentage points, taken seed by seed over the seeds that both "
         "have, with the interval of the mean difference; intervals are not corrected for the "
         "number of cells. p is of the paired t-test of the first metric, two-sided, corrected "
-        "after Holm over the cells of its table. The last columns are box AP by object size and by the background ratio of the images. "
+        "after Holm over the cells of its table. The last columns are box AP by "
+        "object size and by the background ratio of the images. "
         f"{_NOTHING} is what cannot be computed; numbers in round brackets tell where fewer seeds "
         "or pairs count than the cell has runs."
     )

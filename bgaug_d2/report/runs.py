@@ -11,7 +11,6 @@ from typing import Any
 
 from bgaug_d2.data.breakdown import BACKGROUND_BINS
 
-
 # AP of the images whose background ratio lies in one bin, and what the bin holds.
 BACKGROUNDS = {
     f"APbg{place}": f"{100 * low:.0f}-{100 * high:.0f} %"
@@ -73,19 +72,13 @@ def _read_run(path: Path) -> Run:
             for task, values in content["metrics"].items()
         }
         for task, found in content.get("breakdown", {}).items():
-            bins = found.get("background", ())  # not there with several test sets
-            aps = {name: each["AP"] for name, each in zip(BACKGROUNDS, bins, strict=False)}
-            metrics[task] |= {name: ap for name, ap in aps.items() if ap is not None}
+            metrics[task] |= _by_background(found)
         painted, painting_s = _painting(content.get("workers"))
         before = path.with_name("generate_report.json")
         if before.is_file():
             report = json.loads(before.read_text(encoding="utf-8"))
             more, more_s = _painting(report["workers"])
-            for task, found in content.get("breakdown", {}).items():
-            bins = found.get("background", ())  # not there with several test sets
-            aps = {name: each["AP"] for name, each in zip(BACKGROUNDS, bins, strict=False)}
-            metrics[task] |= {name: ap for name, ap in aps.items() if ap is not None}
-        painted, painting_s = painted + more, painting_s + more_s
+            painted, painting_s = painted + more, painting_s + more_s
         return Run(
             name=str(content["name"]),
             seed=int(content["seed"]),
@@ -99,6 +92,12 @@ def _read_run(path: Path) -> Run:
         raise ReportError(
             f"{path} is no results.json of tools/train_net.py: {type(error).__name__}: {error}"
         ) from error
+
+
+def _by_background(found: Mapping[str, Any]) -> dict[str, float]:
+    """Nothing with several test sets, which have a level more."""
+    bins = zip(BACKGROUNDS, found.get("background", ()), strict=False)
+    return {name: float(each["AP"]) for name, each in bins if each["AP"] is not None}
 
 
 def _training_hours(content: Mapping[str, Any]) -> float | None:

@@ -1,0 +1,83 @@
+"""Draws training samples of an experiment as the detector gets them, with boxes and masks.
+
+Nothing is trained or painted: with background augmentation, pictures are shown that are in the
+cache. All other arguments are those of tools/train_net.py, whose `--help` lists them, for example
+`python tools/show_samples.py --out /tmp/samples.png experiment=toy_baseline augment=copy_paste`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import itertools
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from bgaug_d2.bridge import USER_ERRORS, hydra_app, to_cfg, to_experiment
+from bgaug_d2.data.register import check_dataset, register_dataset
+from bgaug_d2.inpaint.identity import identify
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def job(cfg: DictConfig, samples: int, out: Path) -> None:
+    experiment = to_experiment(cfg)
+    experiment.schedule.num_workers = 0
+    experiment.bgaug.on_miss = "original"
+    check_dataset(experiment.dataset)
+    identity = identify(experiment.inpainter)[0] if experiment.bgaug.paints else None
+    # Late: a mistake above is told before seconds of imports.
+    from detectron2.config import CfgNode
+    from detectron2.data import MetadataCatalog
+    from detectron2.utils.env import seed_all_rng
+
+    from bgaug_d2.keys import plain
+    from bgaug_d2.painters import painting_without_workers
+    from bgaug_d2.report.samples import write_sample_sheet
+    from bgaug_d2.trainer import BgAugTrainer
+
+    handle = register_dataset(experiment.dataset)
+    cfg_d2 = to_cfg(experiment, handle.train, handle.test, "cpu")
+    if identity is not None:
+        painting = painting_without_workers(
+            experiment.bgaug, experiment.inpainter, handle.image_root, identity
+        )
+        cfg_d2.BGAUG_PAINTING = CfgNode(plain(dataclasses.asdict(painting)))
+    seed_all_rng(experiment.seed)
+    loader = BgAugTrainer.build_train_loader(cfg_d2)
+    shown = list(itertools.islice(itertools.chain.from_iterable(loader), samples))
+    loader.close()
+    names = MetadataCatalog.get(handle.train[0]).thing_classes
+    write_sample_sheet(shown, names, cfg_d2.INPUT.FORMAT, out)
+    print(f"{len(shown)} samples: {out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [--samples N] [--out PNG] [experiment=NAME] [KEY=VALUE ...]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--samples", type=int, default=16, help="[%(default)s]")
+    parser.add_argument(
+        "--out", type=Path, default=Path("output/samples.png"), help="[%(default)s]"
+    )
+    arguments, overrides = parser.parse_known_args()
+    if arguments.samples < 1:
+        parser.error("--samples must be at least 1")
+    # Hydra reads sys.argv; it is to leave no folder of a run behind.
+    sys.argv[1:] = [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"]
+    show = functools.partial(job, samples=arguments.samples, out=arguments.out)
+    try:
+        failures = hydra_app(show, CONFIGS, sys.argv[1:], USER_ERRORS)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit("\n".join(failures) or 0)
+
+
+if __name__ == "__main__":
+    main()
