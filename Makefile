@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo toy-tables test test-slow lint bench clean
+.PHONY: help demo toy-tables miniature test test-slow lint bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -16,6 +16,9 @@ demo: $(STAMP)  ## the whole way on a built-in toy data set and a tiny model, on
 
 toy-tables: $(STAMP)  ## the experiments on the toy world: hours; goes on where it was
 	HF_HUB_OFFLINE=1 $(BIN)/python tools/toy_tables.py $(ARGS)
+
+miniature: $(STAMP)  ## every cell of the paper's tables, tiny, from data to table
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python tools/miniature.py $(ARGS)
 
 test: lint  ## lint, then all tests that need neither a GPU nor patience
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not gpu' \
