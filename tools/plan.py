@@ -45,6 +45,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--iteration-s", type=float, help="seconds of an iteration, all detectors")
     parser.add_argument("--images-per-s", type=float, help="pictures one GPU paints in a second")
+    parser.add_argument("--megabytes", type=float, help="size of a painted picture")
     parser.add_argument("--gpus", type=int, default=1, help="that work side by side [%(default)s]")
     parser.add_argument(
         "overrides", nargs="*", help="further settings of every run, for example debug=miniature"
@@ -90,12 +91,15 @@ def with_given(
 ) -> Rates:
     """The rates with those of the command line in their place."""
     iteration_s, images_per_s = dict(rates.iteration_s), dict(rates.images_per_s)
+    sizes = dict(rates.bytes_per_image)
     for each in experiments:
         if arguments.iteration_s:
             iteration_s[detector_key(each)] = arguments.iteration_s
         if arguments.images_per_s:
             images_per_s[paint_key(each)] = arguments.images_per_s
-    return Rates(iteration_s, images_per_s, rates.bytes_per_image)
+        if arguments.megabytes:
+            sizes[paint_key(each)] = 1e6 * arguments.megabytes
+    return Rates(iteration_s, images_per_s, sizes)
 
 
 def to_text(plan: Plan, found: dict[str, Estimate], gpus: int) -> str:
@@ -110,7 +114,7 @@ def to_text(plan: Plan, found: dict[str, Estimate], gpus: int) -> str:
     hours += [each.painting_hours for each in found.values()]
     known = [each for each in hours if each is not None]
     total = sum(known)
-    lines += ["", f"{total:.3g} GPU hours, {total / gpus:.3g} h on {gpus} GPUs side by side."]
+    lines += ["", f"{total:.3g} GPU hours, {total / gpus:.3g} h with --gpus {gpus}."]
     if unknown := len(hours) - len(known):
         lines.append(f"{unknown} figures are unknown (?) and not in the sum: give rates (--help).")
     lines.append("Pictures that cells share (same images and recipe) are painted once.")
