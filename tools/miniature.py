@@ -21,13 +21,14 @@ from bgaug_d2.experiment_config import ToyConfig
 from bgaug_d2.report.plan import PLANS, Plan, load_plan
 from bgaug_d2.report.plan_commands import sweep
 from bgaug_d2.report.plan_report import to_markdown
+from bgaug_d2.report.plots import write_plots
 from bgaug_d2.report.runs import load_runs
 from bgaug_d2.results import machine, versions
 
 TOOLS = Path(__file__).resolve().parent
 OUT = Path("output/miniature")
 NOTE = (
-    "**Miniature.** Eight toy images of 96 px, four steps from random weights, the tiny model: "
+    "**Miniature.** Eight toy images of 96 px, eight steps from random weights, the tiny model: "
     "these tables show that every cell runs from its data to its table on two CPU cores. **Their "
     "numbers mean nothing** and are no reproduction of the paper; an AP of 0 is to be expected.\n"
 )
@@ -89,10 +90,13 @@ def write_report(plans: dict[str, Plan], path: Path, minutes: float) -> None:
         "date": datetime.date.today().isoformat(),
         "time": f"{minutes:.0f} min (of what was not finished before)",
     }
-    parts = [f"# The paper's tables in miniature\n\n{NOTE}"]
-    parts += [to_markdown(plan, runs, facts).replace("\n#", "\n##") for plan in plans.values()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(parts), encoding="utf-8")
+    known = "".join(f"- {name}: {value}\n" for name, value in facts.items())
+    parts = [f"# The paper's tables in miniature\n\n{NOTE}\n{known}"]
+    for plan in plans.values():
+        write_plots(plan, runs, path.with_suffix(""))
+        text = "\n" + to_markdown(plan, runs, {}).replace("](", f"]({path.stem}/")
+        parts.append(text.replace("\n#", "\n##"))
+    path.write_text("".join(parts), encoding="utf-8")
     print(f"The report is {path}")
 
 
