@@ -10,6 +10,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def build_results(
         "look_ahead": {} if course is None else course.look_ahead,
         "inpainter": None if painting is None else _inpainter(painting),
         "versions": versions(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     return results
 

@@ -72,6 +72,24 @@ def test_a_sweep_gives_each_run_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_sweep_that_is_started_again_does_what_is_left(tmp_path: Path) -> None:
+    subdir = "hydra.sweep.subdir=${name}/seed${seed}"
+    arguments = [*smoke(tmp_path, "toy_baseline,toy_bgaug_expand", "seed=1,2"), "resume=true"]
+    arguments = [each for each in arguments if not each.startswith("output_dir")]
+    command = ("--multirun", *arguments, "hydra.sweep.dir=sweep", subdir)
+    assert tool("train_net", *command, cwd=tmp_path).returncode == 0
+    results = sorted(tmp_path.glob("sweep/*/*/results.json"))
+    assert len(results) == 4
+    before = [path.read_text() for path in results]
+    times = [path.stat().st_mtime_ns for path in results]
+    results[1].unlink()  # this run was cut off before it was evaluated
+    assert tool("train_net", *command, cwd=tmp_path).returncode == 0
+    assert json.loads(results[1].read_text())["metrics"] == json.loads(before[1])["metrics"]
+    again = [path.stat().st_mtime_ns != time for path, time in zip(results, times, strict=True)]
+    assert again == [False, True, False, False]
+
+
+@pytest.mark.slow
 def test_a_sweep_tells_every_mistake(tmp_path: Path) -> None:
     arguments = smoke(tmp_path, "toy_baseline", "schedule.base_lr=-1,-2")
     arguments.remove(f"output_dir={tmp_path}/run")

@@ -143,7 +143,7 @@ def facts(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
     found = [json.loads(path.read_text()) for path in paths]
     commits = sorted({str(each["versions"]["git_commit"])[:7] for each in found})
     hours = sum(each["training"]["wall_s"] for each in found) / 3600
-    days = sorted({datetime.date.fromtimestamp(path.stat().st_mtime).isoformat() for path in paths})
+    days = sorted({finished(path) for path in paths})
     return {
         "command": "`make toy-tables`",
         "runs": f"{len(cells)} of {len(plan.cells) * len(plan.seeds)}",
@@ -156,6 +156,13 @@ def facts(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
         "commit": ", ".join(commits),
         "date": " to ".join(dict.fromkeys((days[0], days[-1]))) if days else "",
     }
+
+
+def finished(path: Path) -> str:
+    """The day of a run, ISO 8601; older results do not tell it, but their file does."""
+    content = json.loads(path.read_text())
+    day = datetime.date.fromtimestamp(path.stat().st_mtime).isoformat()
+    return str(content.get("finished", day))[:10]
 
 
 def run_folder(cell: str, seed: int) -> Path:

@@ -13,51 +13,21 @@ from typing import Any
 import numpy as np
 
 from bgaug_d2.data.toy_backgrounds import BACKGROUNDS, paint_background
-from bgaug_d2.painting import PaintRequest, PaintResult
+from bgaug_d2.inpaint.one_by_one import OneByOneEngine
+from bgaug_d2.masks import Picture
+from bgaug_d2.painting import PaintRequest
 
 
-class DrawingEngine:
-    """Draws one background a ``poll``; the interface is that of ``engine.Engine``.
+class DrawingEngine(OneByOneEngine):
+    """Draws a background of any kind."""
 
-    Attributes:
-        rows: Always 1.
-        progress: Grows with every picture.
-    """
-
-    def __init__(self) -> None:
-        self.rows = 1
-        self.progress = 0
-        self._queue: list[PaintRequest] = []
-
-    @property
-    def pending(self) -> int:
-        """Requests not yet answered."""
-        return len(self._queue)
-
-    def submit(self, request: PaintRequest) -> None:
-        """Queue a request."""
-        self._queue.append(request)
-
-    def poll(self) -> list[PaintResult]:
-        """Answer the oldest request; empty when idle."""
-        if not self._queue:
-            return []
-        request = self._queue.pop(0)
+    def paint(self, request: PaintRequest) -> Picture:
+        """The picture with a new background where the mask is True."""
         rng = np.random.default_rng(request.seed)
         kind = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
         side = len(request.image)
         drawn = np.round(paint_background(kind, rng, side, side)).astype(np.uint8)
-        image = np.where(request.background_mask[:, :, None], drawn, request.image)
-        self.progress += 1
-        return [PaintResult(request.request_id, image, None)]
-
-    def metrics(self) -> dict[str, float | None]:
-        """Nothing worth telling."""
-        return {}
-
-    def probe(self) -> None:
-        """There is no device that could be broken."""
-        self.progress += 1
+        return np.where(request.background_mask[:, :, None], drawn, request.image)
 
 
 def build_drawing_engine(options: Mapping[str, Any]) -> DrawingEngine:
