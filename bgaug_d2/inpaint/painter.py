@@ -20,13 +20,14 @@ tested to agree with it):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from bgaug_d2.inpaint.models import InpaintModel
+from bgaug_d2.inpaint.reuse import outer_step, whole_step
 from bgaug_d2.inpaint.solver import SolverTable, advance, noised
 from bgaug_d2.masks import Picture, latent_background_mask, touched_latent_mask
 from bgaug_d2.painting import PaintRequest
@@ -49,6 +50,8 @@ class Walk:
         noise: Standard normal, (C, h, w), fixed for the whole walk.
         latents, previous: State of the solver, (C, h, w).
         taken: Steps taken.
+        inner: Of each guidance branch the inner features of the last whole step, (C', h, w), see
+            ``reuse``; None before the first, and always where every step is whole.
     """
 
     request: PaintRequest
@@ -61,6 +64,7 @@ class Walk:
     latents: torch.Tensor
     previous: torch.Tensor
     taken: int = 0
+    inner: list[torch.Tensor | None] = field(default_factory=lambda: [None, None])
 
     @property
     def index(self) -> int:
@@ -153,7 +157,14 @@ def step(model: InpaintModel, walks: Sequence[Walk], max_rows: int = 0, rows: in
     timesteps = torch.tensor(told + [told[i] for i in guided], device=model.device)
 
     # 2. The UNet, and guidance
-    prediction = predict(model, inputs, timesteps, embeddings, max_rows, rows)  # (R, C, h, w)
+    branches = [(walk, 0) for walk in walks] + [(walks[i], 1) for i in guided]
+    if all(walk.request.whole_every == 1 for walk in walks):
+        prediction = predict(model, inputs, timesteps, embeddings, max_rows, rows)  # (R, C, h, w)
+        inner: list[torch.Tensor] = []
+    else:
+        prediction, inner = predict_in_parts(
+            model, branches, inputs, timesteps, embeddings, max_rows
+        )
     prediction, unconditional = prediction[: len(walks)], prediction[len(walks) :]
     if guided:
         scales = [walks[i].request.guidance_scale for i in guided]
@@ -177,6 +188,8 @@ def step(model: InpaintModel, walks: Sequence[Walk], max_rows: int = 0, rows: in
         latents = torch.where(torch.stack([walk.painted for walk in walks]), latents, kept)
     for walk, after, clean in zip(walks, latents, x0, strict=True):
         walk.latents, walk.previous, walk.taken = after, clean, walk.taken + 1
+    for (walk, branch), features in zip(branches, inner, strict=False):
+        walk.inner[branch] = features
     return len(inputs)
 
 
@@ -209,6 +222,55 @@ def predict(
         )[0]
         found.append(answer[: len(chunk)].float())
     return torch.cat(found)
+
+
+def predict_in_parts(
+    model: InpaintModel,
+    branches: Sequence[tuple[Walk, int]],
+    inputs: torch.Tensor,
+    timesteps: torch.Tensor,
+    embeddings: torch.Tensor,
+    max_rows: int,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """As ``predict``, with the whole UNet for some rows and its outer level for the others.
+
+    Args:
+        model: A loaded model, not compiled.
+        branches: The walk and guidance branch of each row.
+        inputs: As in ``predict``, like the next three.
+        timesteps: See there.
+        embeddings: See there.
+        max_rows: See there.
+
+    Returns:
+        Predictions, float32 (R, C, h, w), and each row's inner features: new ones where the step
+        was whole, else those that the walk has.
+    """
+    inner = [walk.inner[branch] for walk, branch in branches]
+    whole = [
+        row
+        for row, (walk, _) in enumerate(branches)
+        if inner[row] is None or walk.taken % walk.request.whole_every == 0
+    ]
+    outer = [row for row in range(len(branches)) if row not in whole]
+    predicted: dict[int, torch.Tensor] = {}
+    for rows in _chunks(whole, max_rows):
+        parts = inputs[rows], timesteps[rows], embeddings[rows]
+        answers, features = whole_step(model.unet, *parts)
+        predicted |= dict(zip(rows, answers.float(), strict=True))
+        for row, each in zip(rows, features, strict=True):
+            inner[row] = each
+    for rows in _chunks(outer, max_rows):
+        parts = inputs[rows], timesteps[rows], embeddings[rows]
+        answers = outer_step(model.unet, *parts, _stack(inner[row] for row in rows))
+        predicted |= dict(zip(rows, answers.float(), strict=True))
+    ordered = [predicted[row] for row in range(len(branches))]
+    return torch.stack(ordered), [each for each in inner if each is not None]
+
+
+def _chunks(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    size = size or max(len(rows), 1)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 @torch.inference_mode()

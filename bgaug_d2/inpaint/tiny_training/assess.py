@@ -81,6 +81,7 @@ def paint_backgrounds(
                 negative_prompt=settings.negative_prompt,
                 guidance_scale=guidance,
                 guidance_interval=(0.0, 1.0),
+                whole_every=settings.whole_every,
                 num_inference_steps=steps,
                 timestep_spacing=settings.timestep_spacing,
             )
