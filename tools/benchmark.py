@@ -45,7 +45,7 @@ from bgaug_d2.jobs import ModelIdentity
 from bgaug_d2.results import machine, versions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-PARTS = ("engine", "loader", "training", "hits", "scale")
+PARTS = ("engine", "loader", "training", "hits", "scale", "profiles")
 FULL_SIZE = {"sd21_base": 4, "sd2_inpainting": 9}  # model -> channels of its UNet
 # Of the pictures that are measured, where the command line does not say otherwise.
 SMALL = Effort(images=16, resolution=128, steps=10, guidance_scale=3.0, rows=CPU_ROWS)
@@ -108,6 +108,8 @@ def main(argv: list[str] | None = None) -> None:
                 report["training"] = training_report(arguments, Path(folder))
             if "scale" in parts:
                 report["scale"] = scale_report(arguments, Path(folder))
+            if "profiles" in parts:
+                report["profiles"] = profiles_report(arguments)
     except (DatasetError, ModelError) as error:
         sys.exit(str(error))
     out = Path(arguments.out)
@@ -136,6 +138,14 @@ def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     plot_trace(found["trace"], effort.rows, Path(arguments.out).with_suffix(".png"))
     found["ladder"] = measure_ladder(model, effort, compiled if arguments.compile else None)
     return found | {"model": arguments.model, "dtype": dtype, "shape": asdict(effort)}
+
+
+def profiles_report(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Of the tiny model, whatever ``--model``: only for that a quality is defined."""
+    from bgaug_d2.inpaint.tiny_training.profiles import measure_profiles
+
+    model = load_model(TINY_MODEL, arguments.device, arguments.dtype or "float32", IDENTITY)
+    return measure_profiles(model, arguments.images or SMALL.images)
 
 
 def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:

@@ -52,6 +52,15 @@ def to_markdown(report: dict[str, Any]) -> str:
                 f"{100 * each['stall_share']:.1f} % | {100 * each['augmented_share']:.0f} % |"
             )
         lines.append("")
+    if profiles := report.get("profiles"):
+        lines += ["| profile | images/s | taken for its kind | told from real | diversity |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        lines += [
+            f"| {name} | {each['images_per_s']:.3g} | {each['recognised']:.2f} | "
+            f"{each['told_apart']:.2f} | {each['diversity']:.2f} |"
+            for name, each in profiles.items()
+        ]
+        lines.append("")
     if scale := report.get("scale"):
         lines += ["| entries | look-up, ms | start, ms | memory grown, kB |"]
         lines += ["| --- | --- | --- | --- |"]

@@ -62,7 +62,7 @@ def paint_backgrounds(
         engine: Of the model.
         prompts: One a picture.
         size: S, in pixels.
-        settings: Steps, guidance and spacing are taken from it.
+        settings: Steps, guidance, spacing and ``whole_every`` are taken from it.
         seed: Of the first picture; the others count on.
     """
     steps, guidance = settings.num_inference_steps, settings.guidance_scale
@@ -80,7 +80,7 @@ def paint_backgrounds(
                 prompt=prompt,
                 negative_prompt=settings.negative_prompt,
                 guidance_scale=guidance,
-                guidance_interval=(0.0, 1.0),
+                guidance_interval=(settings.guidance_interval[0], settings.guidance_interval[1]),
                 whole_every=settings.whole_every,
                 num_inference_steps=steps,
                 timestep_spacing=settings.timestep_spacing,

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 SIZE = 128  # px
 GUIDANCE = 3.0
 TOKENIZER = "tokenizer"
-_HELD_OUT = 1_000_000  # number of the first picture that no training sees
+HELD_OUT = 1_000_000  # number of the first picture that no training sees
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def describe_tiny(out: Path, model_folder: Path, samples: int, training: Trainin
     model = load_model(model_folder, "cpu", "float32", identity)
     engine = Engine(model, rows=8)
     settings = RecipeConfig(num_inference_steps=20, guidance_scale=GUIDANCE)
-    held_out = range(_HELD_OUT, _HELD_OUT + 4 * len(BACKGROUNDS) * samples, 2)
+    held_out = range(HELD_OUT, HELD_OUT + 4 * len(BACKGROUNDS) * samples, 2)
     real = draw_pictures(held_out, SIZE)
-    decoded = _through_autoencoder(model, [each.image for each in real])
+    decoded = through_autoencoder(model, [each.image for each in real])
     painted = {}
     for kind, (_, scene) in BACKGROUNDS.items():
         prompts = [f"{CLEAN_PROMPT} of {scene}"] * samples
@@ -118,7 +118,8 @@ def describe_tiny(out: Path, model_folder: Path, samples: int, training: Trainin
     write_card(model_folder / "README.md", training, found, settings, out, _sizes(model))
 
 
-def _through_autoencoder(model: InpaintModel, images: Sequence[Pictures]) -> Pictures:
+def through_autoencoder(model: InpaintModel, images: Sequence[Pictures]) -> Pictures:
+    """Pictures encoded and decoded, uint8 (N, S, S, 3)."""
     with torch.inference_mode():
         floats = decode(model, encode(model, to_floats(_tensor(images))))
     pixels = ((floats / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
