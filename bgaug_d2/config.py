@@ -96,6 +96,8 @@ class RecipeConfig:
         guidance_scale: Classifier-free guidance; 1 switches it off.
         guidance_interval: Two shares of the full schedule, 0..1, between which guidance is on
             (Kynkaanniemi et al. 2024, arXiv 2404.07724); a step outside costs half. [0, 1] is all.
+        solver_order: 2 (DPM-Solver++(2M)), or 1 (its first order, which is DDIM's step) for models
+            that are distilled to a few steps, such as SD-Turbo.
         whole_every: The whole UNet runs at each so-manieth step of a picture, and its outermost
             level alone at the others (DeepCache; Ma et al. 2024, arXiv 2312.00858): faster, and a
             little worse. 1 is always.
@@ -122,6 +124,7 @@ class RecipeConfig:
     erosion_resolution: str = "diffusion"
     guidance_scale: float = 7.5
     guidance_interval: list[float] = field(default_factory=lambda: [0.0, 1.0])
+    solver_order: int = 2
     whole_every: int = 1
     resolution: int = 512
     timestep_spacing: str = "linspace"
@@ -156,6 +159,7 @@ class RecipeConfig:
                 f"recipe.guidance_interval={self.guidance_interval!r} is not allowed; give two "
                 "shares of the schedule, 0..1, the smaller first"
             )
+        check_between("recipe.solver_order", self.solver_order, 1, 2)
         check_between("recipe.whole_every", self.whole_every, 1, 1000)
         check_between("recipe.resolution", self.resolution, 32, 4096)
         check_between("recipe.min_background", self.min_background, 0, 1)

@@ -52,6 +52,7 @@ class PaintRequest:
         prompt, negative_prompt: Texts of the two guidance branches.
         guidance_scale: 1 means no guidance.
         guidance_interval: Shares of the full schedule, 0..1, between which guidance is on.
+        solver_order: 1 or 2.
         whole_every: The whole UNet runs at each so-manieth step, its outer level at the others.
         num_inference_steps: ``T``, the length of the full schedule.
         timestep_spacing: ``linspace`` or ``trailing``.
@@ -68,6 +69,7 @@ class PaintRequest:
     negative_prompt: str
     guidance_scale: float
     guidance_interval: tuple[float, float]
+    solver_order: int
     whole_every: int
     num_inference_steps: int
     timestep_spacing: str
@@ -144,6 +146,7 @@ class Prepared:
             negative_prompt=settings.negative_prompt,
             guidance_scale=settings.guidance_scale,
             guidance_interval=(settings.guidance_interval[0], settings.guidance_interval[1]),
+            solver_order=settings.solver_order,
             whole_every=settings.whole_every,
             num_inference_steps=settings.num_inference_steps,
             timestep_spacing=settings.timestep_spacing,

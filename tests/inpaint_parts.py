@@ -79,6 +79,7 @@ def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
         "negative_prompt": "",
         "guidance_scale": 7.5,
         "guidance_interval": (0.0, 1.0),
+        "solver_order": 2,
         "whole_every": 1,
         "num_inference_steps": 6,
         "timestep_spacing": "linspace",

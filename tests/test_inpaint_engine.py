@@ -252,6 +252,8 @@ def _square(side: int) -> dict[str, Any]:
         ({"guidance_interval": (0.5, 0.2)}, "guidance_interval=(0.5, 0.2)"),
         ({"guidance_interval": (-0.1, 1.0)}, "guidance_interval=(-0.1, 1.0)"),
         ({"timestep_spacing": "leading"}, "timestep_spacing='leading' is not allowed"),
+        ({"solver_order": 3}, "solver_order=3 must be 1 or 2"),
+        ({"whole_every": 0}, "whole_every=0 must be at least 1"),
         ({"num_inference_steps": 1000}, "num_inference_steps=1000 is too many"),
     ],
 )

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, TCDScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,3 +170,23 @@ def test_a_perfect_prediction_leads_back_to_the_original(prediction_type: str) -
         steps = lines(table, [index], [index == 7])
         latents, previous = advance(latents, previous, prediction, steps)
     torch.testing.assert_close(latents, original, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", [DDIMScheduler, TCDScheduler])
+def test_the_first_order_is_the_step_of_few_step_models(kind: type, prediction: str) -> None:
+    """DDIM's step, and TCD's without added noise; TCD's last one ends a little before clean."""
+    config = {**NOISE, "prediction_type": prediction}
+    table = solver_table(config, 4, "trailing")
+    scheduler = kind(**config, clip_sample=False, timestep_spacing="trailing")
+    if kind is TCDScheduler:
+        scheduler.set_timesteps(timesteps=list(table.timesteps))
+    else:
+        scheduler.set_timesteps(4)
+        assert scheduler.timesteps.tolist() == list(table.timesteps)
+    ours = theirs = torch.randn((1, *SHAPE), generator=torch.Generator().manual_seed(0))
+    for index, timestep in enumerate(table.timesteps[: 3 if kind is TCDScheduler else 4]):
+        told = answer(ours, timestep)
+        ours, _ = advance(ours, ours, told, lines(table, [index], [True]))
+        theirs = scheduler.step(answer(theirs, timestep), timestep, theirs, eta=0.0)[0]
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

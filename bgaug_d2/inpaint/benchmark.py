@@ -76,6 +76,7 @@ def make_requests(effort: Effort, seed: int = 0) -> list[PaintRequest]:
                 negative_prompt="",
                 guidance_scale=effort.guidance_scale,
                 guidance_interval=(0.0, 1.0),
+                solver_order=2,
                 whole_every=1,
                 num_inference_steps=effort.steps,
                 timestep_spacing="linspace",

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -75,6 +76,12 @@ class Walk:
     def done(self) -> bool:
         """Whether the latents are clean."""
         return self.taken == self.request.T_hat
+
+    @property
+    def line(self) -> npt.NDArray[np.float32]:
+        """The solver's numbers of the next step, (7,); a first step has no step before it."""
+        second = self.taken and self.request.solver_order == 2
+        return (self.table.steps if second else self.table.first_steps)[self.index]
 
     @property
     def guided(self) -> bool:
@@ -173,10 +180,7 @@ def step(model: InpaintModel, walks: Sequence[Walk], max_rows: int = 0, rows: in
         prediction[guided] = unconditional + scale * (prediction[guided] - unconditional)
 
     # 3. The solver; a 4-channel UNet does not know the mask, so kept latents are put back (eq. 2)
-    lines = [
-        (walk.table.steps if walk.taken else walk.table.first_steps)[walk.index] for walk in walks
-    ]
-    steps = torch.from_numpy(np.stack(lines)).to(model.device)  # (B, 7)
+    steps = torch.from_numpy(np.stack([walk.line for walk in walks])).to(model.device)  # (B, 7)
     previous = torch.stack([walk.previous for walk in walks])
     latents, x0 = advance(latents, previous, prediction, steps)
     if walks[0].original is not None:

@@ -29,6 +29,8 @@ def fault_of(model: InpaintModel, request: PaintRequest) -> str | None:
         return f"guidance_scale={request.guidance_scale} must be at least 1"
     if not 0 <= request.guidance_interval[0] <= request.guidance_interval[1] <= 1:
         return f"guidance_interval={request.guidance_interval} must rise within 0..1"
+    if request.solver_order not in (1, 2):
+        return f"solver_order={request.solver_order} must be 1 or 2"
     if request.whole_every < 1:
         return f"whole_every={request.whole_every} must be at least 1"
     if not 0 <= request.seed < 2**63:

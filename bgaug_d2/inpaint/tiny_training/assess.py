@@ -62,7 +62,7 @@ def paint_backgrounds(
         engine: Of the model.
         prompts: One a picture.
         size: S, in pixels.
-        settings: Steps, guidance, spacing and ``whole_every`` are taken from it.
+        settings: Steps, guidance, spacing, order and ``whole_every`` are taken from it.
         seed: Of the first picture; the others count on.
     """
     steps, guidance = settings.num_inference_steps, settings.guidance_scale
@@ -81,6 +81,7 @@ def paint_backgrounds(
                 negative_prompt=settings.negative_prompt,
                 guidance_scale=guidance,
                 guidance_interval=(settings.guidance_interval[0], settings.guidance_interval[1]),
+                solver_order=settings.solver_order,
                 whole_every=settings.whole_every,
                 num_inference_steps=steps,
                 timestep_spacing=settings.timestep_spacing,

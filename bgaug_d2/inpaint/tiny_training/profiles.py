@@ -25,6 +25,10 @@ PROFILES: dict[str, dict[str, Any]] = {
     "whole UNet at every 3rd step": {"whole_every": 3},
     "10 steps": {"num_inference_steps": 10},
     "5 steps": {"num_inference_steps": 5},
+    "4 steps of first order, no guidance": {
+        **{"num_inference_steps": 4, "solver_order": 1, "guidance_scale": 1.0},
+        "timestep_spacing": "trailing",
+    },
 }
 
 
