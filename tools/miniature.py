@@ -28,7 +28,7 @@ from bgaug_d2.results import machine, versions
 TOOLS = Path(__file__).resolve().parent
 OUT = Path("output/miniature")
 NOTE = (
-    "**Miniature.** Eight toy images of 96 px, eight steps from random weights, the tiny model: "
+    "**Miniature.** Eight toy images of 96 px, four steps from random weights, the tiny model: "
     "these tables show that every cell runs from its data to its table on two CPU cores. **Their "
     "numbers mean nothing** and are no reproduction of the paper; an AP of 0 is to be expected.\n"
 )
