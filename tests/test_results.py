@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from bgaug_d2.results import (
     Course,
     add_painting_stats,
     build_results,
+    is_finished,
     outcome_sentence,
     results_path,
     split_classes,
@@ -72,6 +74,16 @@ def test_an_evaluation_does_not_overwrite_the_training(tmp_path: Path) -> None:
     )
     assert train.name == "results.json"
     assert train != evaluate
+
+
+def test_only_a_run_to_be_resumed_can_be_finished_already(tmp_path: Path) -> None:
+    experiment = ExperimentConfig(output_dir=str(tmp_path), resume=True)
+    assert not is_finished(experiment)
+    write_results(build_results(experiment, {}, Course(), None), results_path(experiment))
+    assert is_finished(experiment)
+    longer = dataclasses.replace(experiment.schedule, iterations=99_999)
+    for change in ({"resume": False}, {"eval_only": True}, {"schedule": longer}):
+        assert not is_finished(dataclasses.replace(experiment, **change))
 
 
 def test_painting_stats_are_added(tmp_path: Path) -> None:
