@@ -65,8 +65,8 @@ def test_an_evaluation_alone_has_no_hours(tmp_path: Path) -> None:
 
 def test_every_arm_is_compared_with_the_baseline_of_its_experiment(tmp_path: Path) -> None:
     names = ("toy_baseline", "toy_bgaug", "toy_duplicate", "toy_big_baseline", "toy_big_bgaug")
-    for place, name in enumerate((*names, "alone")):
-        write_run(tmp_path, name, 0, 10.0 + place)
+    for place, name in enumerate((*names, "alone", "longer")):
+        write_run(tmp_path, name, 0, 10.0 + place, iterations=99 if name == "longer" else 9)
     runs = load_runs(tmp_path)
     plan = plan_of_runs(runs)
     rows = [compare_cells(plan, table, runs) for table in plan.tables]
@@ -75,6 +75,7 @@ def test_every_arm_is_compared_with_the_baseline_of_its_experiment(tmp_path: Pat
         [("toy_baseline", None), ("toy_bgaug", "toy_baseline"), ("toy_duplicate", "toy_baseline")],
         [("toy_big_baseline", None), ("toy_big_bgaug", "toy_big_baseline")],
         [("alone", None)],
+        [("longer", None)],
     ]
     by_cell = {row.cell: row for table in rows for row in table}
     difference = by_cell["toy_duplicate"].differences["box AP"]

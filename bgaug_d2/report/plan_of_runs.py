@@ -13,7 +13,7 @@ _BASELINE = "_baseline"
 def plan_of_runs(runs: Sequence[Run]) -> Plan:
     """One table per baseline: ``toy_bgaug``, ``toy_duplicate`` and so on against ``toy_baseline``.
 
-    Runs without a baseline come last, compared with nothing.
+    Runs without a baseline come last, each in a table of its own.
     """
     names = sorted({run.name for run in runs})
     stems = [name.removesuffix(_BASELINE) for name in names if name.endswith(_BASELINE)]
@@ -30,7 +30,7 @@ def plan_of_runs(runs: Sequence[Run]) -> Plan:
         _table(f"Against {names[0]}", names, dict.fromkeys(names[1:], names[0]))
         for names in groups.values()
     ]
-    tables += [_table("Runs without a baseline", others, {})] if others else []
+    tables += [_table(f"{name}, without a baseline", [name], {}) for name in others]
     seeds = tuple(sorted({run.seed for run in runs}))
     return Plan(seeds, None, {name: name for name in names}, tuple(tables), ())
 
