@@ -19,7 +19,7 @@ from bgaug_d2.report.plan_commands import commands_for
 from bgaug_d2.report.plan_files import to_csv, to_latex
 from bgaug_d2.report.plan_report import to_markdown
 from bgaug_d2.report.runs import ReportError, Run
-from tests.runs import experiment_of
+from tests.runs import experiment_of, tool
 
 NAMES = sorted(each.stem for each in PLANS.glob("*.yaml"))
 
@@ -145,6 +145,21 @@ def test_estimates_take_measured_rates_and_leave_the_rest_open(tmp_path: Path) -
 
 def workers(count: int) -> dict[str, object]:
     return {"workers": [{}] * count}
+
+
+def test_the_tool_prints_costs_and_commands(tmp_path: Path) -> None:
+    given = ("--iteration-s", "0.2", "--images-per-s", "2", "--gpus", "8", "launch.num_gpus=8")
+    done = tool("plan", "table2", *given, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    hours = 263_850 * 0.2 / 3600
+    assert f"| Swin-T, standard aug. | 3 | 263850 | {3 * hours:.3g} | 0 | 0 | 0 |" in done.stdout
+    assert f"| Swin-T, background aug. | 3 | 263850 | {3 * hours:.3g} | 117,266 | 16.3 | ? |" in (
+        done.stdout
+    )
+    commands = [each for each in done.stdout.splitlines() if each.startswith("python")]
+    assert [each.split()[1] for each in commands] == ["tools/generate.py", "tools/train_net.py"]
+    assert all(each.endswith("launch.num_gpus=8") for each in commands)
+    assert "baseline" not in commands[0]
 
 
 def test_seeds_of_a_whole_data_set_share_their_pictures() -> None:
