@@ -31,7 +31,8 @@ NOTE = (
     "**Miniature.** Eight toy images of 96 px, four steps from random weights, ResNets of a "
     "quarter of their width, the tiny model: "
     "these tables show that every cell runs from its data to its table on two CPU cores. **Their "
-    "numbers mean nothing** and are no reproduction of the paper; an AP of 0 is to be expected.\n"
+    "numbers mean nothing** and are no reproduction of the paper; an AP near 0 is to be expected. "
+    "The toy world has no fractions: the three of table 1 are the same images.\n"
 )
 
 
