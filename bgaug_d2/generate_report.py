@@ -136,7 +136,21 @@ def finish(report: Report, output_dir: str) -> None:
     """Log the report and write ``generate_report.json``."""
     for line in report.lines():
         logger.info("%s", line)
-    content = {**plain(vars(report)), "images_per_s": report.images_per_s}
     path = Path(output_dir) / "generate_report.json"
+    earlier = _earlier(path)
+    content = {**plain(vars(report)), "images_per_s": report.images_per_s, "earlier": earlier}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    """What earlier calls with this folder painted, so that the cost of a painting is not lost."""
+    try:
+        last = json.loads(path.read_text())
+        kept: list[dict[str, Any]] = list(last.pop("earlier", []))
+        return kept + [last] if last["counts"].get("painted") else kept
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s is no report and is written over (%s)", path, error)
+        return []

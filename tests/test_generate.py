@@ -18,7 +18,7 @@ from bgaug_d2.cache import CacheEntry, VariantCache
 from bgaug_d2.config import ConfigError
 from bgaug_d2.experiment_config import ExperimentConfig
 from bgaug_d2.generate import generate
-from bgaug_d2.generate_report import Outcome, Report, announce, estimate
+from bgaug_d2.generate_report import Outcome, Report, announce, estimate, finish
 from bgaug_d2.supervisor import WorkerStartError
 from bgaug_d2.trainer import run
 from tests.runs import REPOSITORY, experiment_of, smoke, tool
@@ -228,3 +228,16 @@ def _workers_of(folder: Path) -> list[str]:
         except OSError:
             continue  # it has ended, or is another user's
     return found
+
+
+def test_the_report_of_a_painting_keeps_what_earlier_calls_painted(tmp_path: Path) -> None:
+    for painted in (3, 0, 2):
+        report = Report(5)
+        report.counts["painted"] = painted
+        finish(report, str(tmp_path))
+    content = json.loads((tmp_path / "generate_report.json").read_text())
+    assert content["counts"] == {"painted": 2}
+    assert [each["counts"]["painted"] for each in content["earlier"]] == [3]
+    (tmp_path / "generate_report.json").write_text("[1")
+    finish(Report(5), str(tmp_path))
+    assert json.loads((tmp_path / "generate_report.json").read_text())["earlier"] == []

@@ -36,9 +36,11 @@ def test_hours_count_every_process_before_and_while_training(tmp_path: Path) -> 
     run = write_run(
         tmp_path, "a", 0, 1.0, training=training, training_processes=4, workers=workers(3, 900.0)
     )
-    (run / "generate_report.json").write_text(json.dumps({"workers": workers(10, 3600.0)}))
+    earlier = [{"workers": workers(1, 1800.0)}]
+    report = {"workers": workers(10, 3600.0), "earlier": earlier}
+    (run / "generate_report.json").write_text(json.dumps(report))
     (found,) = load_runs(tmp_path)
-    assert (found.training_hours, found.painted, found.painting_hours) == (2.0, 26, 2.5)
+    assert (found.training_hours, found.painted, found.painting_hours) == (2.0, 28, 3.5)
 
 
 def test_a_run_has_its_ap_by_background_ratio(tmp_path: Path) -> None:

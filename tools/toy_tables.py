@@ -99,7 +99,7 @@ def run_cells(
     for seed in seeds:
         painted = [cell for cell, each in missing if each == seed and is_painted(cell)]
         if painted:
-            painting.append(painting_task(painted, seed, f"seed{seed}", overrides))
+            painting.append(painting_task(painted, seed, f"seed{seed}", overrides, OUT / "runs"))
     run_all(painting, jobs)
     run_all([training_task(*each, overrides) for each in missing], jobs)
 
@@ -109,7 +109,7 @@ def audit(jobs: int, overrides: Sequence[str]) -> None:
     if (OUT / "audit.json").is_file():
         return
     raw = f"bgaug.cache.dir={OUT / 'cache' / 'raw'}"
-    tasks = [painting_task(AUDITED, 0, "raw", [*RAW, *overrides, raw])]
+    tasks = [painting_task(AUDITED, 0, "raw", [*RAW, *overrides, raw], OUT / "audit")]
     if not (run_folder("plenty", 0) / "results.json").is_file():
         tasks.append(training_task("plenty", 0, overrides))
     run_all(tasks, jobs)
@@ -181,11 +181,16 @@ def training_task(cell: str, seed: int, overrides: Sequence[str]) -> Task:
     return Task(f"{cell}, seed {seed}", arguments, run_folder(cell, seed))
 
 
-def painting_task(cells: Sequence[str], seed: int, name: str, overrides: Sequence[str]) -> Task:
-    """What these cells need with one seed, painted in one process."""
+def painting_task(
+    cells: Sequence[str], seed: int, name: str, overrides: Sequence[str], reports: Path
+) -> Task:
+    """What these cells need with one seed, painted in one process.
+
+    Each cell's report of painting goes to ``reports``, in the folder that its run will have there.
+    """
     folder = OUT / "painting" / name
     choices = ",".join(f"toy_tables/{cell}" for cell in cells)
-    places = (f"hydra.sweep.dir={folder}", "hydra.sweep.subdir=${name}")
+    places = (f"hydra.sweep.dir={reports}", "hydra.sweep.subdir=${name}/seed${seed}")
     arguments = ("-m", f"experiment={choices}", f"seed={seed}", *places, *overrides)
     return Task(f"painting {name}", ("generate.py", *arguments), folder)
 

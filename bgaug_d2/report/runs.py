@@ -77,8 +77,9 @@ def _read_run(path: Path) -> Run:
         before = path.with_name("generate_report.json")
         if before.is_file():
             report = json.loads(before.read_text(encoding="utf-8"))
-            more, more_s = _painting(report["workers"])
-            painted, painting_s = painted + more, painting_s + more_s
+            for each in (report, *report.get("earlier", ())):
+                more, more_s = _painting(each.get("workers"))
+                painted, painting_s = painted + more, painting_s + more_s
         return Run(
             name=str(content["name"]),
             seed=int(content["seed"]),
