@@ -12,13 +12,16 @@ import torch
 
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.errors import ModelError
+from bgaug_d2.inpaint.memory import LatentMemory
 from bgaug_d2.inpaint.models import InpaintModel, compiled, load_model
+from bgaug_d2.inpaint.painter import begin
 from tests.inpaint_parts import (
     IDENTITY,
     drain,
     make_image,
     make_request,
     paint,
+    table_of,
     tiny_folder,
     tiny_loaded,
     with_unet,
@@ -445,3 +448,17 @@ def test_counters_can_be_read_while_painting() -> None:
     assert {pending for pending, _ in seen} <= {4, 2, 0}
     assert len({progress for _, progress in seen}) > 1
     assert engine.pending == 0
+
+
+@pytest.mark.parametrize(("channels", "encoded"), [(4, 1), (9, 2)])
+def test_an_image_is_encoded_once_for_all_its_variants(channels: int, encoded: int) -> None:
+    """With 9 channels a second time, without what is painted; starting late both are needed."""
+    memory = LatentMemory()
+    model = tiny_loaded(channels)
+    for seed in range(3):
+        request = make_request("a", seed=seed, T_hat=3)
+        begin(model, request, table_of(model, request), memory)
+    assert (memory.misses, memory.hits) == (encoded, 2 * encoded)
+    other = make_request("a", T_hat=3, background_mask=~make_request("a").background_mask)
+    begin(model, other, table_of(model, other), memory)
+    assert memory.misses == (encoded if channels == 4 else encoded + 1)

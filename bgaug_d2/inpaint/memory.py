@@ -13,7 +13,7 @@ from bgaug_d2.masks import Picture
 
 
 class LatentMemory:
-    """Encodes pictures and remembers the last ones, by their pixels.
+    """Encodes pictures and remembers the last ones, by their pixels and what of them is blanked.
 
     Attributes:
         hits, misses: Pictures that were remembered, and that were encoded.
@@ -25,15 +25,19 @@ class LatentMemory:
         self._capacity = capacity
         self._known: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
-    def __call__(self, model: InpaintModel, image: Picture) -> torch.Tensor:
-        """Encoded picture, float32 (1, C, h, w), of uint8 RGB (S, S, 3)."""
-        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-        digest += len(image).to_bytes(4, "big")
+    def __call__(
+        self, model: InpaintModel, image: Picture, blanked: torch.Tensor | None
+    ) -> torch.Tensor:
+        """As ``painter.encode_image``."""
+        content = hashlib.blake2b(image.tobytes(), digest_size=16)
+        if blanked is not None:
+            content.update(blanked.cpu().numpy().tobytes())
+        digest = content.digest() + len(image).to_bytes(4, "big")
         if digest in self._known:
             self.hits += 1
         else:
             self.misses += 1
-            self._known[digest] = encode_image(model, image)
+            self._known[digest] = encode_image(model, image, blanked)
             if len(self._known) > self._capacity:
                 self._known.popitem(last=False)
         self._known.move_to_end(digest)

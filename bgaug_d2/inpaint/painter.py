@@ -33,8 +33,9 @@ from bgaug_d2.inpaint.solver import SolverTable, advance, noised
 from bgaug_d2.masks import Picture, latent_background_mask, touched_latent_mask
 from bgaug_d2.painting import PaintRequest
 
-# Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3): ``encode_image``, or what remembers it.
-Encoder = Callable[[InpaintModel, np.ndarray], torch.Tensor]
+# Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3), cells blanked where there are some:
+# ``encode_image``, or what remembers it.
+Encoder = Callable[[InpaintModel, np.ndarray, torch.Tensor | None], torch.Tensor]
 
 
 @dataclass(eq=False)
@@ -115,7 +116,7 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
     mask = latent_mask(request.background_mask, model.vae_factor)
     painted = torch.from_numpy(mask).to(model.device)[None]
     blends = model.unet_in_channels == model.latent_channels
-    original = encoder(model, request.image)[0] if blends or start else None
+    original = encoder(model, request.image, None)[0] if blends or start else None
     latents = noise
     if original is not None and start:
         latents = float(table.alpha[start]) * original + float(table.sigma[start]) * noise
@@ -128,7 +129,7 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
         embeddings=list(model.prompts(texts)),
         painted=painted,
         original=original if blends else None,
-        extra=None if blends else _inpainting_channels(model, request.image, painted),
+        extra=None if blends else _inpainting_channels(model, request.image, painted, encoder),
         noise=noise,
         latents=latents,
         previous=latents,
@@ -291,9 +292,21 @@ def pictures(model: InpaintModel, latents: torch.Tensor) -> tuple[torch.Tensor, 
     return pixels.permute(0, 2, 3, 1).contiguous(), finite
 
 
-def encode_image(model: InpaintModel, image: Picture) -> torch.Tensor:
-    """Encoded picture, float32 (1, C, h, w), of uint8 RGB (S, S, 3)."""
-    return encode(model, _pixels(model, image))
+def encode_image(
+    model: InpaintModel, image: Picture, blanked: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Encoded picture, float32 (1, C, h, w).
+
+    Args:
+        model: A loaded model.
+        image: uint8 RGB (S, S, 3).
+        blanked: bool (1, h, w), cells whose pixels become mid-grey before; None blanks none.
+    """
+    pixels = _pixels(model, image)
+    if blanked is not None:
+        blank = F.interpolate(blanked.float()[None], scale_factor=float(model.vae_factor))
+        pixels = pixels * (1 - blank)
+    return encode(model, pixels)
 
 
 def encode(model: InpaintModel, pixels: torch.Tensor) -> torch.Tensor:
@@ -323,13 +336,10 @@ def _pixels(model: InpaintModel, image: Picture) -> torch.Tensor:
 
 
 def _inpainting_channels(
-    model: InpaintModel, image: Picture, painted: torch.Tensor
+    model: InpaintModel, image: Picture, painted: torch.Tensor, encoder: Encoder
 ) -> torch.Tensor:
     """Mask and encoded masked image, (1 + C, h, w); painted pixels are mid-grey in the image."""
-    cells = painted.float()[None]
-    blank = F.interpolate(cells, scale_factor=float(model.vae_factor), mode="nearest")
-    masked = encode(model, _pixels(model, image) * (1 - blank))
-    return torch.cat([cells, masked], dim=1)[0]
+    return torch.cat([painted.float()[None], encoder(model, image, painted)], dim=1)[0]
 
 
 def _padded(values: torch.Tensor, missing: int) -> torch.Tensor:
