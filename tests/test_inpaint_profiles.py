@@ -15,10 +15,10 @@ def test_every_profile_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assess, "_STEPS", 4)
     model = load_model(TINY_MODEL, "cpu", "float32", IDENTITY)
     profiles = {"1 step": {"num_inference_steps": 1}, "2": {"num_inference_steps": 2}}
-    found = measure_profiles(model, 2, profiles)
+    found = measure_profiles(model, 4, profiles)
     assert list(found) == ["1 step", "2"]
     for each in found.values():
         assert each["images_per_s"] > 0
         assert 0 <= each["recognised"] <= 1
-        assert each["diversity"] >= 0
+        assert each["diversity"] >= 0  # not NaN: there are real ones of every kind
     assert next(iter(PROFILES.values())) == {}

@@ -16,7 +16,7 @@ from bgaug_d2.inpaint.identity import TINY_MODEL, identify, model_files
 from bgaug_d2.inpaint.models import InpaintModel, load_model
 from bgaug_d2.inpaint.tiny_training.assess import paint_backgrounds
 from bgaug_d2.inpaint.tiny_training.pictures import CLEAN_PROMPT, draw_pictures
-from bgaug_d2.inpaint.tiny_training.stages import _through_autoencoder
+from bgaug_d2.inpaint.tiny_training.stages import through_autoencoder
 
 
 @cache
@@ -59,7 +59,7 @@ def test_words_of_the_world_are_one_token_each() -> None:
 
 def test_its_autoencoder_keeps_pictures() -> None:
     images = [each.image for each in draw_pictures(range(2_000_000, 2_000_016), 128)]
-    decoded = _through_autoencoder(loaded(), images)
+    decoded = through_autoencoder(loaded(), images)
     error = np.stack(images).astype(float) - decoded
     assert 10 * np.log10(255**2 / np.mean(error**2)) > 25  # PSNR, dB
 
