@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bgaug_d2.augment.affine import AffineTransform, clip_polygon
 from bgaug_d2.augment.rand_augment import affine_matrix
-from bgaug_d2.experiment_config import GEOMETRIC_OPS
+from bgaug_d2.augment_config import GEOMETRIC_OPS
 from tests.factories import noise
 
 H, W = 60, 90

@@ -16,10 +16,10 @@ from PIL import Image
 
 from bgaug_d2.augment.copy_paste import CopyPaste
 from bgaug_d2.augment.objects import object_from_mask, object_mask, objects_of
+from bgaug_d2.augment_config import CopyPasteConfig
 from bgaug_d2.config import ConfigError
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.polygons import mask_to_polygons
-from bgaug_d2.experiment_config import CopyPasteConfig
 from bgaug_d2.masks import mask_to_rle
 from tests.dicts import XYWH_ABS, annotation, make_dict
 from tests.factories import noise

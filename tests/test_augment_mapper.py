@@ -22,15 +22,15 @@ from bgaug_d2.augment.affine import AffineTransform
 from bgaug_d2.augment.build import build_mapper
 from bgaug_d2.augment.copy_paste import CopyPaste
 from bgaug_d2.augment.mapper import AugmentMapper
-from bgaug_d2.bridge import to_cfg
-from bgaug_d2.config import ConfigError
-from bgaug_d2.data.register import register_dataset
-from bgaug_d2.experiment_config import (
+from bgaug_d2.augment_config import (
     GEOMETRIC_OPS,
     AugmentConfig,
     CopyPasteConfig,
     RandAugmentConfig,
 )
+from bgaug_d2.bridge import to_cfg
+from bgaug_d2.config import ConfigError
+from bgaug_d2.data.register import register_dataset
 from bgaug_d2.keys import plain
 from bgaug_d2.loader import CountedLoader, VisitedDataset, build_train_loader
 from bgaug_d2.mapper import BackgroundAugMapper

@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance
 
 from bgaug_d2.augment.affine import AffineTransform
 from bgaug_d2.augment.rand_augment import RandAugment, affine_matrix, photometric
-from bgaug_d2.experiment_config import GEOMETRIC_OPS, PHOTOMETRIC_OPS
+from bgaug_d2.augment_config import GEOMETRIC_OPS, PHOTOMETRIC_OPS
 from tests.factories import noise
 
 ALL_OPS = PHOTOMETRIC_OPS + GEOMETRIC_OPS

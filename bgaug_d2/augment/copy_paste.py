@@ -17,9 +17,9 @@ from detectron2.data.common import DatasetFromList
 from detectron2.data.transforms import ResizeTransform
 
 from bgaug_d2.augment.objects import Annotation, object_from_mask, object_mask, objects_of
+from bgaug_d2.augment_config import CopyPasteConfig
 from bgaug_d2.config import ConfigError
 from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.experiment_config import CopyPasteConfig
 from bgaug_d2.masks import BoolMask, Picture
 
 
