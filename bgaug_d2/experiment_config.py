@@ -1,7 +1,7 @@
 """Settings of a whole run (data set, detector, schedule, launch) around those of the augmentation.
 
-Standard library only, like ``config``. ``bridge`` fills these classes from Hydra and turns them
-into Detectron2's own configuration.
+Standard library only, like ``config``. ``bridge`` fills these classes from Hydra,
+``detectron_cfg`` turns them into Detectron2's own configuration.
 """
 
 from __future__ import annotations

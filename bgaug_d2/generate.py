@@ -23,12 +23,12 @@ from typing import TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from bgaug_d2.bridge import to_cfg
 from bgaug_d2.build import BackgroundAugmentation, expanded, train_dicts
 from bgaug_d2.cache import CacheEntry, Rejection, VariantCache
 from bgaug_d2.client import WorkerClient
 from bgaug_d2.config import CPU_ROWS, GPU_ROWS, ConfigError, WorkerConfig
 from bgaug_d2.data.register import register_dataset
+from bgaug_d2.detectron_cfg import to_cfg
 from bgaug_d2.experiment_config import ExperimentConfig
 from bgaug_d2.generate_report import Outcome, Report, Task, announce, estimate, finish
 from bgaug_d2.images import ImageError

@@ -16,7 +16,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from bgaug_d2.cache import VariantCache
-from bgaug_d2.jobs import SCHEDULER, InpaintJob, JobError
+from bgaug_d2.job_parsing import JobError, job_from_dict
+from bgaug_d2.jobs import SCHEDULER, InpaintJob
 from bgaug_d2.paint_loop import Counts, PaintLoop, known_reply
 from bgaug_d2.protocol import (
     STARTED,
@@ -135,7 +136,7 @@ class JobServer:
             raise ProtocolError(f"op {op!r} is none of request, enqueue, ping, stats")
 
     def _read_job(self, message: dict[str, Any]) -> InpaintJob:
-        job = InpaintJob.from_dict(message.get("job") or {})
+        job = job_from_dict(message.get("job") or {})
         recipe, spec = job.recipe, self._spec
         wanted = (recipe.model.sha256, recipe.dtype, recipe.scheduler)
         loaded = (spec.recipe_model_sha256, spec.dtype, SCHEDULER)

@@ -10,6 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from bgaug_d2.config import ConfigError
 from bgaug_d2.experiment_config import ExperimentConfig
 
+OPTS = "detector.opts"  # the one section whose keys are Detectron2's
+
 
 def experiment_from_mapping(content: Mapping[str, Any]) -> ExperimentConfig:
     """Check names and types of nested plain values and fill the dataclasses.

@@ -25,16 +25,8 @@ from typing import Any, Protocol
 from bgaug_d2.cache import CacheEntry, VariantCache
 from bgaug_d2.images import ImageError, encode_picture
 from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.painting import (
-    PaintRequest,
-    PaintResult,
-    Prepared,
-    SkipImage,
-    finish,
-    job_sidecar,
-    prepare,
-    sidecar,
-)
+from bgaug_d2.paint_request import PaintRequest, PaintResult
+from bgaug_d2.painting import Prepared, SkipImage, finish, job_sidecar, prepare, sidecar
 from bgaug_d2.protocol import Reply
 from bgaug_d2.task_table import Task, TaskTable
 

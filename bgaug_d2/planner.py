@@ -15,15 +15,8 @@ from typing import Any
 
 from bgaug_d2.config import BgAugConfig, RecipeConfig
 from bgaug_d2.images import relative_name
-from bgaug_d2.jobs import (
-    InpaintJob,
-    Recipe,
-    SourceImage,
-    digest_file,
-    job_key,
-    objects_digest,
-    objects_from_annotations,
-)
+from bgaug_d2.job_parsing import objects_from_annotations
+from bgaug_d2.jobs import InpaintJob, Recipe, SourceImage, digest_file, job_key, objects_digest
 from bgaug_d2.policy import replace_variant
 from bgaug_d2.prompts import object_prompt, prompt_for
 

@@ -9,7 +9,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from bgaug_d2.jobs import InpaintJob
-from bgaug_d2.painting import PaintResult, Prepared
+from bgaug_d2.paint_request import PaintResult
+from bgaug_d2.painting import Prepared
 from bgaug_d2.protocol import STARTED, Reply
 
 

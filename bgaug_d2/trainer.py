@@ -1,8 +1,8 @@
 """Detectron2's ``DefaultTrainer`` with our loader, counters and results; and the way of one run.
 
 ``run`` is called once per machine. It starts the painting processes, then the training processes;
-what these need is in their ``cfg``: the experiment in ``BGAUG`` (see ``bridge``), the painting
-processes of their machine in ``BGAUG_PAINTING``.
+what these need is in their ``cfg``: the experiment in ``BGAUG`` (see ``detectron_cfg``), the
+painting processes of their machine in ``BGAUG_PAINTING``.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from bgaug_d2.augment.build import build_mapper
-from bgaug_d2.bridge import experiment_from_cfg, to_cfg, weights_path
 from bgaug_d2.build import BackgroundAugmentation, baseline_loader, expanded, train_dicts
 from bgaug_d2.checkpointer import SafeCheckpointer
 from bgaug_d2.config import ConfigError
 from bgaug_d2.data.breakdown import read_breakdowns
 from bgaug_d2.data.evaluator import BreakdownCOCOEvaluator, BreakdownVOCEvaluator
 from bgaug_d2.data.register import register_dataset
+from bgaug_d2.detectron_cfg import experiment_from_cfg, to_cfg, weights_path
 from bgaug_d2.experiment_config import ExperimentConfig
 from bgaug_d2.jobs import ModelIdentity
 from bgaug_d2.keys import plain
@@ -169,7 +169,7 @@ def log_to(output_dir: str, rank: int = 0) -> None:
 
 
 class BgAugTrainer(DefaultTrainer):
-    """``DefaultTrainer`` for a ``cfg`` made by ``bridge.to_cfg``, on GPUs or CPUs.
+    """``DefaultTrainer`` for a ``cfg`` made by ``detectron_cfg.to_cfg``, on GPUs or CPUs.
 
     Attributes:
         course: Times and counters over all training processes, complete after ``train``.

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from bgaug_d2.config import RecipeConfig
+from bgaug_d2.job_parsing import objects_from_annotations
 from bgaug_d2.jobs import (
     InpaintJob,
     JobObject,
@@ -19,7 +20,6 @@ from bgaug_d2.jobs import (
     Rle,
     SourceImage,
     digest_file,
-    objects_from_annotations,
 )
 
 MODEL = ModelIdentity(id="tiny", revision="", sha256="ab" * 32, license="Apache-2.0")

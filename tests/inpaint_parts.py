@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from bgaug_d2.inpaint.autoencoder import encode_image, pictures
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.identity import RANDOM_LICENSE
 from bgaug_d2.inpaint.models import InpaintModel, load_model
-from bgaug_d2.inpaint.painter import begin, encode_image, pictures, step
+from bgaug_d2.inpaint.painter import begin, step
 from bgaug_d2.inpaint.random_model import write_random_model
 from bgaug_d2.inpaint.solver import SolverTable, solver_table
 from bgaug_d2.jobs import ModelIdentity
-from bgaug_d2.painting import PaintRequest, PaintResult
+from bgaug_d2.paint_request import PaintRequest, PaintResult
 
 IDENTITY = ModelIdentity("random", "", "ab" * 32, RANDOM_LICENSE)
 
@@ -62,9 +63,9 @@ def make_image(seed: int = 0, side: int = 64) -> np.ndarray:
 
 def make_mask(side: int = 64) -> np.ndarray:
     """Background around an object that does not end at cell borders, bool (side, side)."""
-    background_mask = np.ones((side, side), dtype=bool)
-    background_mask[side // 4 + 1 : side // 2 + 2, side // 3 : side // 3 + side // 4] = False
-    return background_mask
+    painted_mask = np.ones((side, side), dtype=bool)
+    painted_mask[side // 4 + 1 : side // 2 + 2, side // 3 : side // 3 + side // 4] = False
+    return painted_mask
 
 
 def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
@@ -72,7 +73,7 @@ def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
     defaults: dict[str, Any] = {
         "request_id": request_id,
         "image": make_image(side=side),
-        "background_mask": make_mask(side),
+        "painted_mask": make_mask(side),
         "T_hat": 4,
         "seed": 1,
         "prompt": "Generate a clean background",

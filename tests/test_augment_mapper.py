@@ -28,9 +28,9 @@ from bgaug_d2.augment_config import (
     CopyPasteConfig,
     RandAugmentConfig,
 )
-from bgaug_d2.bridge import to_cfg
 from bgaug_d2.config import ConfigError
 from bgaug_d2.data.register import register_dataset
+from bgaug_d2.detectron_cfg import to_cfg
 from bgaug_d2.keys import plain
 from bgaug_d2.loader import CountedLoader, VisitedDataset, build_train_loader
 from bgaug_d2.mapper import BackgroundAugMapper

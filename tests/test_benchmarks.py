@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.config import CfgNode
 
+from bgaug_d2.benchmarks import training
 from bgaug_d2.benchmarks.loader import Pace, Situation, measure_loader
 from bgaug_d2.benchmarks.paced_engine import PacedEngine, build_paced_engine
 from bgaug_d2.benchmarks.training import measure_training
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.experiment_config import DatasetConfig, ToyConfig
+from bgaug_d2.loader import CountedLoader
 from tests.inpaint_parts import make_request
 from tests.runs import experiment_of, smoke
 
@@ -51,10 +54,35 @@ def test_waiting_for_slow_painting_is_seen_as_waiting(tmp_path: Path) -> None:
     assert waiting["on_miss"] == "wait"
 
 
-def test_the_parts_of_an_iteration_are_compared(tmp_path: Path) -> None:
+def test_the_parts_of_an_iteration_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = {}
+
+    def train(
+        cfg: CfgNode, loaders: dict[str, CountedLoader], iterations: int
+    ) -> dict[str, list[float]]:
+        for name, loader in loaders.items():
+            for _, batch in zip(range(iterations), loader, strict=False):
+                outcomes[name] = {each.get("bgaug") for each in batch}
+        return {"baseline": [1.0, 2.0, 1.0], "hits": [2.0, 6.0, 1.0], "on_the_fly": [1.0, 1.0, 7.0]}
+
+    monkeypatch.setattr(training, "_train_in_turns", train)
     experiment = experiment_of(*smoke(tmp_path, "toy_baseline"))
     found = measure_training(experiment, "cpu", 2, tmp_path / "caches")
-    assert set(found) == {
-        *("baseline_ms", "hits_ms", "on_the_fly_ms", "hits_ratio", "on_the_fly_ratio")
+    assert (outcomes["baseline"], outcomes["hits"]) == ({None}, {"hit"})
+    assert "hit" not in outcomes["on_the_fly"]  # nothing has been painted before
+    # Medians of the ratios of neighbours, not ratios of medians.
+    assert found == {
+        "baseline_ms": 1000,
+        "hits_ms": 2000,
+        "on_the_fly_ms": 1000,
+        "hits_ratio": 2,
+        "on_the_fly_ratio": 1,
     }
+
+
+def test_iterations_are_timed_in_turns(tmp_path: Path) -> None:
+    experiment = experiment_of(*smoke(tmp_path, "toy_baseline"))
+    found = measure_training(experiment, "cpu", 2, tmp_path / "caches")
     assert all(0 < each < 1e5 for each in found.values())

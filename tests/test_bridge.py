@@ -10,8 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from omegaconf import OmegaConf
 
-from bgaug_d2.bridge import check_overrides, experiment_from_cfg, to_cfg, to_experiment
+from bgaug_d2.bridge import check_overrides, to_experiment
 from bgaug_d2.config import ConfigError
+from bgaug_d2.detectron_cfg import experiment_from_cfg, to_cfg
 from bgaug_d2.experiment_config import DatasetConfig, DetectorConfig, ExperimentConfig, VocConfig
 from bgaug_d2.keys import valid_keys
 from tests.runs import CONFIGS, REPOSITORY

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import pytest
 from detectron2.data import MetadataCatalog
 
-from bgaug_d2.bridge import to_cfg
 from bgaug_d2.config import BgAugConfig, ConfigError, RecipeConfig
+from bgaug_d2.detectron_cfg import to_cfg
 from tests.runs import CONFIGS, experiment_of, options_of
 
 EXPERIMENTS = options_of("experiment")
@@ -84,6 +84,21 @@ def test_a_local_model_has_to_be_named() -> None:
         experiment_of("inpainter=local")
 
 
+ABLATIONS: dict[str, dict[str, object]] = {
+    "D25": {"D": 0.25},
+    "D50": {},  # the default, named
+    "D75": {"D": 0.75},
+    "fixed_steps": {"steps": "fixed"},
+    "no_erosion": {"erosion_kernel": 1},
+    "k3": {"erosion_kernel": 3},
+    "k11": {"erosion_kernel": 11},
+    "k15": {"erosion_kernel": 15},
+    "no_paste_back": {"paste_back": False},
+    "caption_prompt": {"prompt": "caption"},
+    "scene_prompts": {"prompt": "scene"},
+}
+
+
 @pytest.mark.parametrize("ablation", [each for each in options_of("ablation") if each != "none"])
 def test_an_ablation_changes_one_value_of_the_recipe(ablation: str) -> None:
     plain, changed = (
@@ -91,9 +106,10 @@ def test_an_ablation_changes_one_value_of_the_recipe(ablation: str) -> None:
         for each in ("none", ablation)
     )
     before, after = asdict(plain.bgaug.recipe), asdict(changed.bgaug.recipe)
-    different = [key for key in before if before[key] != after[key]]
-    wanted = {"D50": [], "scene_prompts": ["prompt", "scenes"]}
-    assert different == wanted.get(ablation, different[:1])
+    different = {key: after[key] for key in before if before[key] != after[key]}
+    scenes = different.pop("scenes", ["no prompts of scenes"])
+    assert different == ABLATIONS[ablation]
+    assert (len(set(scenes)) > 1) == (ablation == "scene_prompts")
     assert (changed.name, changed.suffix) == (plain.name, f"-{ablation}")
     assert changed.output_dir != plain.output_dir
 

@@ -233,7 +233,7 @@ def test_prompts_and_seeds_may_differ_within_a_batch() -> None:
 def _square(side: int) -> dict[str, Any]:
     """An image and a mask of any size."""
     image = np.zeros((side, side, 3), np.uint8)
-    return {"image": image, "background_mask": np.ones((side, side), bool)}
+    return {"image": image, "painted_mask": np.ones((side, side), bool)}
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def _square(side: int) -> dict[str, Any]:
         ({"image": np.zeros((64, 32, 3), np.uint8)}, "image must be uint8 (S, S, 3), got"),
         ({"image": np.zeros((64, 64), np.uint8)}, "image must be uint8 (S, S, 3), got"),
         ({"image": np.zeros((64, 64, 3), np.float32)}, "got float32 (64, 64, 3)"),
-        ({"background_mask": np.ones((64, 64), np.uint8)}, "mask must be bool (64, 64)"),
-        ({"background_mask": np.ones((32, 32), bool)}, "mask must be bool (64, 64)"),
+        ({"painted_mask": np.ones((64, 64), np.uint8)}, "mask must be bool (64, 64)"),
+        ({"painted_mask": np.ones((32, 32), bool)}, "mask must be bool (64, 64)"),
         (_square(0), "resolution 0 must be a multiple of 4"),
         (_square(66), "resolution 66 must be a multiple of 4"),
         ({"T_hat": 0}, "T_hat=0 must be between 1 and T=6"),
@@ -459,6 +459,6 @@ def test_an_image_is_encoded_once_for_all_its_variants(channels: int, encoded: i
         request = make_request("a", seed=seed, T_hat=3)
         begin(model, request, table_of(model, request), memory)
     assert (memory.misses, memory.hits) == (encoded, 2 * encoded)
-    other = make_request("a", T_hat=3, background_mask=~make_request("a").background_mask)
+    other = make_request("a", T_hat=3, painted_mask=~make_request("a").painted_mask)
     begin(model, other, table_of(model, other), memory)
     assert memory.misses == (encoded if channels == 4 else encoded + 1)

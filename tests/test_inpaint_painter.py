@@ -10,11 +10,11 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline
 
+from bgaug_d2.inpaint.autoencoder import decode, encode
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import decode, encode
 from bgaug_d2.inpaint.solver import timesteps_for
 from bgaug_d2.masks import latent_background_mask
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.paint_request import PaintRequest
 from tests.inpaint_parts import (
     denoise,
     make_image,
@@ -36,7 +36,7 @@ def _pixels(request: PaintRequest) -> torch.Tensor:
 
 def _cells(request: PaintRequest) -> torch.Tensor:
     """1 where painted, float32 (1, 1, h, w)."""
-    return torch.from_numpy(latent_background_mask(request.background_mask, FACTOR))[
+    return torch.from_numpy(latent_background_mask(request.painted_mask, FACTOR))[
         None, None
     ].float()
 
@@ -201,7 +201,7 @@ def test_kept_latents_follow_the_noised_original_at_every_step(T_hat: int) -> No
 
 
 def test_nothing_to_paint_gives_back_the_encoded_original() -> None:
-    request = make_request(background_mask=np.zeros((64, 64), dtype=bool))
+    request = make_request(painted_mask=np.zeros((64, 64), dtype=bool))
     with torch.inference_mode():
         original = encode(tiny_loaded(), _pixels(request))
     assert torch.equal(denoise(tiny_loaded(), [request], no_count), original)
@@ -211,7 +211,7 @@ def test_nothing_to_paint_gives_back_the_encoded_original() -> None:
 def test_one_pixel_is_painted_where_touched_cells_are(touched_cells: bool, painted: int) -> None:
     mask = np.zeros((64, 64), dtype=bool)
     mask[37, 22] = True
-    request = make_request(background_mask=mask, touched_cells=touched_cells)
+    request = make_request(painted_mask=mask, touched_cells=touched_cells)
     with torch.inference_mode():
         original = encode(tiny_loaded(), _pixels(request))
     changed = (denoise(tiny_loaded(), [request]) != original).any(1)[0]
@@ -255,7 +255,7 @@ def test_a_picture_does_not_depend_on_its_batch_mates() -> None:
     requests = [
         make_request(f"{i}/0", seed=i, image=make_image(i), prompt=f"scene {i}") for i in range(3)
     ]
-    requests[1].background_mask[:] = True
+    requests[1].painted_mask[:] = True
     together = denoise(tiny_loaded(), requests, no_count)
     for request, latents in zip(requests, together, strict=True):
         alone = denoise(tiny_loaded(), [request], no_count)[0]
@@ -288,7 +288,7 @@ def test_same_request_same_picture_and_global_random_state_does_not_matter() -> 
         {"num_inference_steps": 8},
         {"timestep_spacing": "trailing"},
         {"image": make_image(seed=7)},
-        {"background_mask": np.ones((64, 64), dtype=bool)},
+        {"painted_mask": np.ones((64, 64), dtype=bool)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -342,7 +342,7 @@ def test_bfloat16_paints_nearly_the_same_latents() -> None:
 
 def test_steps_are_told_and_pixels_come_back_as_uint8_squares() -> None:
     steps: list[None] = []
-    requests = [make_request(f"{i}/0", side=96, background_mask=make_mask(96)) for i in range(2)]
+    requests = [make_request(f"{i}/0", side=96, painted_mask=make_mask(96)) for i in range(2)]
     pictures = paint(tiny_loaded(), requests, lambda: steps.append(None))
     assert len(steps) == 4
     for picture in pictures:

@@ -28,7 +28,7 @@ def test_only_the_background_is_new_and_seeds_decide_it() -> None:
         assert result.error is None
         images.append(result.image)
     assert engine.poll() == []
-    background = requests[0].background_mask
+    background = requests[0].painted_mask
     for image in images:
         assert image.dtype == np.uint8
         np.testing.assert_array_equal(image[~background], requests[0].image[~background])

@@ -15,15 +15,8 @@ from bgaug_d2 import masks
 from bgaug_d2.images import encode_picture
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.jobs import InpaintJob, JobObject, canonical_json
-from bgaug_d2.painting import (
-    Finished,
-    PaintRequest,
-    Prepared,
-    SkipImage,
-    finish,
-    prepare,
-    sidecar,
-)
+from bgaug_d2.paint_request import PaintRequest
+from bgaug_d2.painting import Finished, Prepared, SkipImage, finish, prepare, sidecar
 from tests.factories import make_job, make_object, noise, source_of, write_image
 from tests.inpaint_parts import drain, tiny_loaded
 
@@ -101,7 +94,7 @@ def test_both_targets_paint_the_background_first(tmp_path: Path) -> None:
     ready = prepared(tmp_path, [*APART, CROWD], **settings)
     background = prepare(make_job(ready.job.source, [*APART, CROWD], resolution=64), tmp_path)
     first = ready.request()
-    np.testing.assert_array_equal(first.background_mask, background.request().background_mask)
+    np.testing.assert_array_equal(first.painted_mask, background.request().painted_mask)
     assert (first.touched_cells, first.prompt) == (False, "Generate a clean background")
     assert first.T_hat == ready.T_hat == 3  # 4 * (1 - 0.5 * ratio)
     requests, _, finished = walk(ready, with_engine(4))
@@ -146,7 +139,7 @@ def test_an_object_of_one_pixel_is_painted(tmp_path: Path) -> None:
         job = object_job(each, [make_object((33, 21, 1, 1))], resolution=resolution)
         ready = prepare(job, tmp_path)
         request = ready.request()
-        assert masks.touched_latent_mask(request.background_mask, 8).sum() in (1, 2, 4)
+        assert masks.touched_latent_mask(request.painted_mask, 8).sum() in (1, 2, 4)
         image = walk(ready, of_colours)[2].image
         assert np.argwhere(np.any(image != ready.source, axis=2)).tolist() == [[21, 33]]
 

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from bgaug_d2.bridge import to_cfg
 from bgaug_d2.cache import VariantCache
+from bgaug_d2.detectron_cfg import to_cfg
 from bgaug_d2.images import encode_picture
-from bgaug_d2.jobs import objects_from_annotations
+from bgaug_d2.job_parsing import objects_from_annotations
 from bgaug_d2.painting import Finished, prepare, sidecar
 from bgaug_d2.report.audit import (
     AuditError,

@@ -13,9 +13,9 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from bgaug_d2.bridge import to_cfg
 from bgaug_d2.checkpointer import SafeCheckpointer
 from bgaug_d2.config import ConfigError
+from bgaug_d2.detectron_cfg import to_cfg
 from bgaug_d2.swin import SwinBackbone, add_swin_config, register_swin
 from bgaug_d2.trainer import BgAugTrainer
 from tests.runs import experiment_of

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from bgaug_d2.jobs import InpaintJob
-from bgaug_d2.painting import PaintResult
+from bgaug_d2.paint_request import PaintResult
 from bgaug_d2.protocol import STARTED, Reply
 from bgaug_d2.task_table import Task, TaskTable
 from tests.factories import make_job, make_source

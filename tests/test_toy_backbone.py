@@ -10,11 +10,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from safetensors.torch import load_file, save_file
 
-from bgaug_d2.bridge import TOY_BACKBONE, to_cfg, weights_path
 from bgaug_d2.checkpointer import SafeCheckpointer
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.data.toy_backbone import _Classifier, _draw, draw_portrait
 from bgaug_d2.data.toy_shapes import SHAPES
+from bgaug_d2.detectron_cfg import TOY_BACKBONE, to_cfg, weights_path
 from tests.runs import experiment_of, smoke
 from tools.pretrain_toy_backbone import detector_cfg, main
 

@@ -12,10 +12,10 @@ import torch
 from detectron2.data import MetadataCatalog
 
 from bgaug_d2 import painters
-from bgaug_d2.bridge import to_cfg
 from bgaug_d2.config import ConfigError
 from bgaug_d2.data.evaluator import BreakdownCOCOEvaluator, BreakdownVOCEvaluator
 from bgaug_d2.data.register import register_dataset
+from bgaug_d2.detectron_cfg import to_cfg
 from bgaug_d2.experiment_config import ExperimentConfig, LaunchConfig
 from bgaug_d2.launch import resolve_device
 from bgaug_d2.mapper import OUTCOMES

@@ -6,7 +6,6 @@ takes. Interrupted in any way, it goes on where it was when it is started again.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -42,11 +41,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    try:
-        failures = hydra_app(job, CONFIGS, sys.argv[1:], (*USER_ERRORS, IncompleteError))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit("\n".join(failures) or 0)
+    hydra_app(job, CONFIGS, (*USER_ERRORS, IncompleteError))
 
 
 if __name__ == "__main__":

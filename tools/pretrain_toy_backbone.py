@@ -14,8 +14,8 @@ from detectron2.config import get_cfg
 from fvcore.common.config import CfgNode
 from omegaconf import OmegaConf
 
-from bgaug_d2.bridge import TOY_BACKBONE
 from bgaug_d2.data.toy_backbone import Pretraining, pretrain_backbone
+from bgaug_d2.detectron_cfg import TOY_BACKBONE
 
 DETECTOR = Path(__file__).resolve().parents[1] / "configs" / "detector" / "toy_mask_rcnn.yaml"
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bgaug_d2.bridge import USER_ERRORS, hydra_app, to_cfg, to_experiment
+from bgaug_d2.bridge import hydra_app, to_experiment
 from bgaug_d2.data.register import check_dataset, register_dataset
+from bgaug_d2.detectron_cfg import to_cfg
 from bgaug_d2.inpaint.identity import identify
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -72,11 +73,7 @@ def main() -> None:
     # Hydra reads sys.argv; it is to leave no folder of a run behind.
     sys.argv[1:] = [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"]
     show = functools.partial(job, samples=arguments.samples, out=arguments.out)
-    try:
-        failures = hydra_app(show, CONFIGS, sys.argv[1:], USER_ERRORS)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit("\n".join(failures) or 0)
+    hydra_app(show, CONFIGS)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bgaug_d2.bridge import USER_ERRORS, hydra_app, save_configs, to_experiment
+from bgaug_d2.bridge import hydra_app, save_configs, to_experiment
 from bgaug_d2.data.register import check_dataset
 from bgaug_d2.inpaint.identity import identify
 
@@ -26,11 +25,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    try:
-        failures = hydra_app(job, CONFIGS, sys.argv[1:], USER_ERRORS)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit("\n".join(failures) or 0)
+    hydra_app(job, CONFIGS)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -12,70 +13,101 @@ def to_markdown(report: dict[str, Any]) -> str:
         f"{str(report['versions']['git_commit'])[:7]}",
         "",
     ]
-    if engine := report.get("engine"):
-        lines += ["| engine | images/s | rows/s | TFLOP/s | of the matrix-product rate |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        titles = {
-            "stock_per_image": "diffusers, a call per picture",
-            "stock_grouped": "diffusers, grouped by T_hat, batches of "
-            f"{engine['stock_grouped']['batch_size']}",
-            "ours": f"this engine, {engine['shape']['rows']} rows",
-        }
-        for name, title in titles.items():
-            each = engine[name]
-            lines.append(
-                f"| {title} | {each['images_per_s']:.3g} | {each['rows_per_s']:.3g} | "
-                f"{each['tflops']:.3g} | {100 * each['share']:.0f} % |"
-            )
-        speedup = engine["speedup"]
-        lines += [
-            "",
-            f"{engine['model']}, {engine['dtype']}, {engine['shape']['resolution']} px, mean T_hat "
-            f"{engine['T_hat']['mean']:.1f} of {engine['shape']['steps']}: "
-            f"{speedup['per_image']:.2f} times a call per picture, {speedup['grouped']:.2f} times "
-            f"grouped; solver's largest relative error {engine['solver_max_rel_error']:.1e}",
-            "",
-            "| ladder | images/s |",
-            "| --- | --- |",
-            *(f"| {name} | {rate:.3g} |" for name, rate in engine["ladder"].items()),
-            "",
-        ]
-    if loader := report.get("loader"):
-        lines += ["| on a miss | look-ahead | painting's speed | images/s | waiting | augmented |"]
-        lines += ["| --- | --- | --- | --- | --- | --- |"]
-        for each in loader["situations"]:
-            ahead = {True: "on", False: "off"}.get(each.get("look_ahead"), "–")
-            speed = f"{100 * each['speed']:.0f} % of need" if "speed" in each else "–"
-            name = "no augmentation" if each["on_miss"] == "none" else each["on_miss"]
-            lines.append(
-                f"| {name} | {ahead} | {speed} | {each['images_per_s']:.3g} | "
-                f"{100 * each['stall_share']:.1f} % | {100 * each['augmented_share']:.0f} % |"
-            )
-        lines.append("")
-    if profiles := report.get("profiles"):
-        lines += ["| profile | images/s | taken for its kind | told from real | diversity |"]
-        lines += ["| --- | --- | --- | --- | --- |"]
-        lines += [
-            f"| {name} | {each['images_per_s']:.3g} | {each['recognised']:.2f} | "
-            f"{each['told_apart']:.2f} | {each['diversity']:.2f} |"
-            for name, each in profiles.items()
-        ]
-        lines.append("")
-    if scale := report.get("scale"):
-        lines += ["| entries | look-up, ms | start, ms | memory grown, kB |"]
-        lines += ["| --- | --- | --- | --- |"]
-        lines += [
-            f"| {each['entries']:,} | {each['get_ms']:.3f} | {each['start_ms']:.3f} | "
-            f"{each['grown_kb']} |"
-            for each in scale
-        ]
-        lines.append("")
-    rows = [
-        (f"{part}: {name}", value)
+    parts: dict[str, Callable[[Any], list[str]]] = {
+        "engine": _engine,
+        "loader": _loader,
+        "profiles": _profiles,
+        "scale": _scale,
+    }
+    for name, part in parts.items():
+        if report.get(name):
+            lines += part(report[name])
+    medians = [
+        (f"{part}: {name}", f"{value:.4g}")
         for part in ("training", "cache", "mapper")
         for name, value in report.get(part, {}).items()
     ]
-    if rows:
-        lines += ["| what | median |", "| --- | --- |"]
-        lines += [f"| {name} | {value:.4g} |" for name, value in rows]
+    if medians:
+        lines += _table(("what", "median"), medians)
     return "\n".join(lines)
+
+
+def _engine(engine: Mapping[str, Any]) -> list[str]:
+    titles = {
+        "stock_per_image": "diffusers, a call per picture",
+        "stock_grouped": "diffusers, grouped by T_hat, batches of "
+        f"{engine['stock_grouped']['batch_size']}",
+        "ours": f"this engine, {engine['shape']['rows']} rows",
+    }
+    rates = [
+        (
+            title,
+            f"{engine[name]['images_per_s']:.3g}",
+            f"{engine[name]['rows_per_s']:.3g}",
+            f"{engine[name]['tflops']:.3g}",
+            f"{100 * engine[name]['share']:.0f} %",
+        )
+        for name, title in titles.items()
+    ]
+    header = ("engine", "images/s", "rows/s", "TFLOP/s", "of the matrix-product rate")
+    ladder = [(name, f"{rate:.3g}") for name, rate in engine["ladder"].items()]
+    return [
+        *_table(header, rates),
+        f"{engine['model']}, {engine['dtype']}, {engine['shape']['resolution']} px, mean T_hat "
+        f"{engine['T_hat']['mean']:.1f} of {engine['shape']['steps']}: "
+        f"{engine['speedup']['per_image']:.2f} times a call per picture, "
+        f"{engine['speedup']['grouped']:.2f} times grouped; solver's largest relative error "
+        f"{engine['solver_max_rel_error']:.1e}",
+        "",
+        *_table(("ladder", "images/s"), ladder),
+    ]
+
+
+def _loader(loader: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            "no augmentation" if each["on_miss"] == "none" else each["on_miss"],
+            {True: "on", False: "off"}.get(each.get("look_ahead"), "–"),
+            f"{100 * each['speed']:.0f} % of need" if "speed" in each else "–",
+            f"{each['images_per_s']:.3g}",
+            f"{100 * each['stall_share']:.1f} %",
+            f"{100 * each['augmented_share']:.0f} %",
+        )
+        for each in loader["situations"]
+    ]
+    header = ("on a miss", "look-ahead", "painting's speed", "images/s", "waiting", "augmented")
+    return _table(header, rows)
+
+
+def _profiles(profiles: Mapping[str, Mapping[str, float]]) -> list[str]:
+    rows = [
+        (
+            name,
+            f"{each['images_per_s']:.3g}",
+            f"{each['recognised']:.2f}",
+            f"{each['told_apart']:.2f}",
+            f"{each['diversity']:.2f}",
+        )
+        for name, each in profiles.items()
+    ]
+    header = ("profile", "images/s", "taken for its kind", "told from real", "diversity")
+    return _table(header, rows)
+
+
+def _scale(sizes: Sequence[Mapping[str, float]]) -> list[str]:
+    rows = [
+        (
+            f"{each['entries']:,}",
+            f"{each['get_ms']:.3f}",
+            f"{each['start_ms']:.3f}",
+            f"{each['grown_kb']}",
+        )
+        for each in sizes
+    ]
+    return _table(("entries", "look-up, ms", "start, ms", "memory grown, kB"), rows)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table and an empty line."""
+    lines = [header, ("---",) * len(header), *rows]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]

@@ -8,7 +8,7 @@ from typing import Any
 
 from bgaug_d2.inpaint.one_by_one import OneByOneEngine
 from bgaug_d2.masks import Picture
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.paint_request import PaintRequest
 
 
 class PacedEngine(OneByOneEngine):

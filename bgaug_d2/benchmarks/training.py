@@ -17,10 +17,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 
 from bgaug_d2.benchmarks.loader import paced_painting
-from bgaug_d2.bridge import to_cfg
 from bgaug_d2.build import BackgroundAugmentation, baseline_loader, train_dicts
 from bgaug_d2.config import BgAugConfig, CacheConfig, RecipeConfig, WorkerConfig
 from bgaug_d2.data.register import DatasetHandle, register_dataset
+from bgaug_d2.detectron_cfg import to_cfg
 from bgaug_d2.experiment_config import ExperimentConfig
 from bgaug_d2.images import encode_picture, read_image
 from bgaug_d2.loader import CountedLoader

@@ -19,11 +19,12 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionInpaintPipeline
 from torch.utils.flop_counter import FlopCounterMode
 
+from bgaug_d2.inpaint.autoencoder import decode, encode
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import decode, encode, predict
+from bgaug_d2.inpaint.painter import predict
 from bgaug_d2.inpaint.solver import advance, solver_table
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.paint_request import PaintRequest
 from bgaug_d2.steps import adaptive_T_hat
 
 GROUPS = (1, 4, 8, 16)  # batch sizes of the grouped pipeline, of which the best counts
@@ -69,7 +70,7 @@ def make_requests(effort: Effort, seed: int = 0) -> list[PaintRequest]:
             PaintRequest(
                 request_id=str(number),
                 image=image,
-                background_mask=mask,
+                painted_mask=mask,
                 T_hat=adaptive_T_hat(effort.steps, effort.D, ratio),
                 seed=seed + number,
                 prompt=PROMPT,
@@ -289,7 +290,7 @@ def _call(pipeline: StableDiffusionInpaintPipeline, group: Sequence[PaintRequest
     side = len(first.image)
     whole = first.T_hat == first.num_inference_steps
     pixels = np.stack([each.image for each in group]).transpose(0, 3, 1, 2)
-    masks = np.stack([each.background_mask for each in group])[:, None]
+    masks = np.stack([each.painted_mask for each in group])[:, None]
     pipeline(
         prompt=[each.prompt for each in group],
         negative_prompt=[each.negative_prompt for each in group],

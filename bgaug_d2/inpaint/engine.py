@@ -16,14 +16,15 @@ from typing import TypeVar
 
 import torch
 
+from bgaug_d2.inpaint.autoencoder import pictures
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.memory import LatentMemory
 from bgaug_d2.inpaint.meter import Meter
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import Walk, begin, is_guided, pictures, predict, step
+from bgaug_d2.inpaint.painter import Walk, begin, is_guided, predict, step
 from bgaug_d2.inpaint.requests import fault_of
 from bgaug_d2.inpaint.solver import SolverTable, solver_table
-from bgaug_d2.painting import PaintRequest, PaintResult
+from bgaug_d2.paint_request import PaintRequest, PaintResult
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ class Engine:
         while groups:
             group = groups.popleft()
             try:
-                evaluated = step(self.model, group, self.rows, self.rows if self._static else 0)
+                evaluated = step(self.model, group, self.rows, pad=self._static)
                 self.progress += 1
                 self.meter.stepped(evaluated, self.rows)
                 continue

@@ -7,8 +7,8 @@ from collections import OrderedDict
 
 import torch
 
+from bgaug_d2.inpaint.autoencoder import encode_image
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import encode_image
 from bgaug_d2.masks import Picture
 
 
@@ -28,7 +28,7 @@ class LatentMemory:
     def __call__(
         self, model: InpaintModel, image: Picture, blanked: torch.Tensor | None
     ) -> torch.Tensor:
-        """As ``painter.encode_image``."""
+        """As ``autoencoder.encode_image``."""
         content = hashlib.blake2b(image.tobytes(), digest_size=16)
         if blanked is not None:
             content.update(blanked.cpu().numpy().tobytes())

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 
 from bgaug_d2.masks import Picture
-from bgaug_d2.painting import PaintRequest, PaintResult
+from bgaug_d2.paint_request import PaintRequest, PaintResult
 
 
 class OneByOneEngine(ABC):

@@ -25,13 +25,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from bgaug_d2.inpaint.models import InpaintModel
 from bgaug_d2.inpaint.reuse import outer_step, whole_step
 from bgaug_d2.inpaint.solver import SolverTable, advance, noised
 from bgaug_d2.masks import Picture, latent_background_mask, touched_latent_mask
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.paint_request import PaintRequest
 
 # Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3), cells blanked where there are some:
 # ``encode_image``, or what remembers it.
@@ -113,7 +112,7 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
     cells = request.image.shape[0] // model.vae_factor
     noise = _noise(request.seed, (model.latent_channels, cells, cells)).to(model.device)
     latent_mask = touched_latent_mask if request.touched_cells else latent_background_mask
-    mask = latent_mask(request.background_mask, model.vae_factor)
+    mask = latent_mask(request.painted_mask, model.vae_factor)
     painted = torch.from_numpy(mask).to(model.device)[None]
     blends = model.unet_in_channels == model.latent_channels
     original = encoder(model, request.image, None)[0] if blends or start else None
@@ -137,7 +136,7 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
 
 
 @torch.inference_mode()
-def step(model: InpaintModel, walks: Sequence[Walk], max_rows: int = 0, rows: int = 0) -> int:
+def step(model: InpaintModel, walks: Sequence[Walk], rows: int = 0, pad: bool = False) -> int:
     """One step of each walk: UNet, classifier-free guidance, solver, blending of eq. 2.
 
     Nothing is changed when it fails.
@@ -145,8 +144,8 @@ def step(model: InpaintModel, walks: Sequence[Walk], max_rows: int = 0, rows: in
     Args:
         model: A loaded model.
         walks: Not done, of one size; each at its own step of its own schedule.
-        max_rows: Rows per UNet call; 0 takes all in one.
-        rows: Pad each UNet call to so many rows, for a model compiled for that number; 0 does not.
+        rows: W, rows of a UNet call; 0 takes all in one.
+        pad: Fill each call up to ``rows``, for a model compiled for that number.
 
     Returns:
         Rows evaluated, without padding.
@@ -167,12 +166,10 @@ def step(model: InpaintModel, walks: Sequence[Walk], max_rows: int = 0, rows: in
     # 2. The UNet, and guidance
     branches = [(walk, 0) for walk in walks] + [(walks[i], 1) for i in guided]
     if all(walk.request.whole_every == 1 for walk in walks):
-        prediction = predict(model, inputs, timesteps, embeddings, max_rows, rows)  # (R, C, h, w)
+        prediction = predict(model, inputs, timesteps, embeddings, rows, pad)  # (R, C, h, w)
         inner: list[torch.Tensor] = []
     else:
-        prediction, inner = predict_in_parts(
-            model, branches, inputs, timesteps, embeddings, max_rows
-        )
+        prediction, inner = predict_in_parts(model, branches, inputs, timesteps, embeddings, rows)
     prediction, unconditional = prediction[: len(walks)], prediction[len(walks) :]
     if guided:
         scales = [walks[i].request.guidance_scale for i in guided]
@@ -203,24 +200,24 @@ def predict(
     inputs: torch.Tensor,
     timesteps: torch.Tensor,
     embeddings: torch.Tensor,
-    max_rows: int = 0,
     rows: int = 0,
+    pad: bool = False,
 ) -> torch.Tensor:
-    """The UNet's predictions, float32 (R, C, h, w), in calls of at most ``max_rows``.
+    """The UNet's predictions, float32 (R, C, h, w), in calls of at most ``rows``.
 
     Args:
         model: A loaded model.
         inputs: (R, C or 2 C + 1, h, w) in the model's dtype.
         timesteps: int64 (R,), of the training schedule.
         embeddings: (R, L, D).
-        max_rows: Rows per call; 0 takes all in one.
-        rows: Pad each call to so many rows; 0 does not.
+        rows: Per call; 0 takes all in one.
+        pad: Fill each call up to ``rows``.
     """
-    size = max_rows or len(inputs)
+    size = rows or len(inputs)
     chunks = zip(inputs.split(size), timesteps.split(size), embeddings.split(size), strict=True)
     found = []
     for chunk, told, texts in chunks:
-        missing = rows - len(chunk)
+        missing = size - len(chunk) if pad else 0
         padded = [_padded(each, missing) for each in (chunk, told, texts)]
         answer = model.unet(
             padded[0], padded[1], encoder_hidden_states=padded[2], return_dict=False
@@ -235,7 +232,7 @@ def predict_in_parts(
     inputs: torch.Tensor,
     timesteps: torch.Tensor,
     embeddings: torch.Tensor,
-    max_rows: int,
+    rows: int,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """As ``predict``, with the whole UNet for some rows and its outer level for the others.
 
@@ -245,7 +242,7 @@ def predict_in_parts(
         inputs: As in ``predict``, like the next three.
         timesteps: See there.
         embeddings: See there.
-        max_rows: See there.
+        rows: See there.
 
     Returns:
         Predictions, float32 (R, C, h, w), and each row's inner features: new ones where the step
@@ -259,16 +256,16 @@ def predict_in_parts(
     ]
     outer = [row for row in range(len(branches)) if row not in whole]
     predicted: dict[int, torch.Tensor] = {}
-    for rows in _chunks(whole, max_rows):
-        parts = inputs[rows], timesteps[rows], embeddings[rows]
+    for chunk in _chunks(whole, rows):
+        parts = inputs[chunk], timesteps[chunk], embeddings[chunk]
         answers, features = whole_step(model.unet, *parts)
-        predicted |= dict(zip(rows, answers.float(), strict=True))
-        for row, each in zip(rows, features, strict=True):
+        predicted |= dict(zip(chunk, answers.float(), strict=True))
+        for row, each in zip(chunk, features, strict=True):
             inner[row] = each
-    for rows in _chunks(outer, max_rows):
-        parts = inputs[rows], timesteps[rows], embeddings[rows]
-        answers = outer_step(model.unet, *parts, _stack(inner[row] for row in rows))
-        predicted |= dict(zip(rows, answers.float(), strict=True))
+    for chunk in _chunks(outer, rows):
+        parts = inputs[chunk], timesteps[chunk], embeddings[chunk]
+        answers = outer_step(model.unet, *parts, _stack(inner[row] for row in chunk))
+        predicted |= dict(zip(chunk, answers.float(), strict=True))
     ordered = [predicted[row] for row in range(len(branches))]
     return torch.stack(ordered), [each for each in inner if each is not None]
 
@@ -278,61 +275,8 @@ def _chunks(rows: Sequence[int], size: int) -> list[Sequence[int]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-@torch.inference_mode()
-def pictures(model: InpaintModel, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clean latents (B, C, h, w) as pictures, on the model's device.
-
-    Returns:
-        uint8 RGB (B, S, S, 3), and bool (B,): False where a latent or a pixel is not finite.
-    """
-    decoded = decode(model, latents)  # (B, 3, S, S)
-    # Row by row: what is wrong with one picture must not reach its batch mates.
-    finite = torch.isfinite(latents).flatten(1).all(1) & torch.isfinite(decoded).flatten(1).all(1)
-    pixels = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().nan_to_num(0).to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous(), finite
-
-
-def encode_image(
-    model: InpaintModel, image: Picture, blanked: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Encoded picture, float32 (1, C, h, w).
-
-    Args:
-        model: A loaded model.
-        image: uint8 RGB (S, S, 3).
-        blanked: bool (1, h, w), cells whose pixels become mid-grey before; None blanks none.
-    """
-    pixels = _pixels(model, image)
-    if blanked is not None:
-        blank = F.interpolate(blanked.float()[None], scale_factor=float(model.vae_factor))
-        pixels = pixels * (1 - blank)
-    return encode(model, pixels)
-
-
-def encode(model: InpaintModel, pixels: torch.Tensor) -> torch.Tensor:
-    """The posterior's mean, scaled, float32 (B, C, h, w), for pixels in -1..1, (B, 3, S, S)."""
-    # Row by row, here and in decode: just as fast, and the autoencoder's activations, which are the
-    # largest by far, take the memory of one picture whatever the batch.
-    rows = pixels.to(model.dtype).split(1)
-    means = torch.cat([model.vae.encode(row).latent_dist.mode() for row in rows])
-    return means.float() * model.vae.config.scaling_factor
-
-
-def decode(model: InpaintModel, latents: torch.Tensor) -> torch.Tensor:
-    """Pixels, float32 (B, 3, S, S), about -1..1, of scaled latents (B, C, h, w)."""
-    rows = (latents / model.vae.config.scaling_factor).to(model.dtype).split(1)
-    return torch.cat([model.vae.decode(row, return_dict=False)[0] for row in rows]).float()
-
-
 def _noise(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
-
-
-def _pixels(model: InpaintModel, image: Picture) -> torch.Tensor:
-    """float32 (1, 3, S, S), -1..1, of uint8 RGB (S, S, 3)."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.device)
-    # Contiguous: torch's channels-last kernels on a CPU are ten times less exact.
-    return pixels.permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1.0
 
 
 def _inpainting_channels(

@@ -6,7 +6,7 @@ import numpy as np
 
 from bgaug_d2.inpaint.models import InpaintModel
 from bgaug_d2.inpaint.solver import timesteps_for
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.paint_request import PaintRequest
 
 
 def fault_of(model: InpaintModel, request: PaintRequest) -> str | None:
@@ -15,12 +15,9 @@ def fault_of(model: InpaintModel, request: PaintRequest) -> str | None:
     side = image.shape[0]
     if image.dtype != np.uint8 or image.shape != (side, side, 3):
         return f"image must be uint8 (S, S, 3), got {image.dtype} {image.shape}"
-    if request.background_mask.dtype != np.bool_ or request.background_mask.shape != (
-        side,
-        side,
-    ):
-        mask = request.background_mask
-        return f"background mask must be bool ({side}, {side}), got {mask.dtype} {mask.shape}"
+    mask = request.painted_mask
+    if mask.dtype != np.bool_ or mask.shape != (side, side):
+        return f"painted mask must be bool ({side}, {side}), got {mask.dtype} {mask.shape}"
     if side == 0 or side % factor:
         return f"resolution {side} must be a multiple of {factor}, the model's pixels per latent"
     if not 1 <= request.T_hat <= request.num_inference_steps:

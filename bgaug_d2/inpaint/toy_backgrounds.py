@@ -15,7 +15,7 @@ import numpy as np
 from bgaug_d2.data.toy_backgrounds import BACKGROUNDS, paint_background
 from bgaug_d2.inpaint.one_by_one import OneByOneEngine
 from bgaug_d2.masks import Picture
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.paint_request import PaintRequest
 
 
 class DrawingEngine(OneByOneEngine):
@@ -27,7 +27,7 @@ class DrawingEngine(OneByOneEngine):
         kind = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
         side = len(request.image)
         drawn = np.round(paint_background(kind, rng, side, side)).astype(np.uint8)
-        return np.where(request.background_mask[:, :, None], drawn, request.image)
+        return np.where(request.painted_mask[:, :, None], drawn, request.image)
 
 
 def build_drawing_engine(options: Mapping[str, Any]) -> DrawingEngine:

@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 
 from bgaug_d2 import cache
-from bgaug_d2.painting import PaintRequest, PaintResult
+from bgaug_d2.paint_request import PaintRequest, PaintResult
 
 HANG_S = 3600.0
 

@@ -22,7 +22,7 @@ from bgaug_d2.data.toy_backgrounds import BACKGROUNDS
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.tiny_training.autoencoder import to_floats
 from bgaug_d2.inpaint.tiny_training.pictures import TrainingPicture
-from bgaug_d2.painting import PaintRequest
+from bgaug_d2.paint_request import PaintRequest
 
 CROP = 64
 _BATCH = 32
@@ -74,7 +74,7 @@ def paint_backgrounds(
             PaintRequest(
                 request_id=str(number),
                 image=grey,
-                background_mask=everything,
+                painted_mask=everything,
                 T_hat=steps,
                 seed=seed + number,
                 prompt=prompt,

@@ -15,11 +15,11 @@ import torch
 
 from bgaug_d2.config import RecipeConfig
 from bgaug_d2.data.toy_backgrounds import BACKGROUNDS
+from bgaug_d2.inpaint.autoencoder import decode, encode
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.identity import TINY, TINY_LICENSE, digest_model
 from bgaug_d2.inpaint.layout import write_model
 from bgaug_d2.inpaint.models import InpaintModel, load_model
-from bgaug_d2.inpaint.painter import decode, encode
 from bgaug_d2.inpaint.tiny_training import networks
 from bgaug_d2.inpaint.tiny_training.assess import Pictures, assess, paint_backgrounds
 from bgaug_d2.inpaint.tiny_training.autoencoder import to_floats, train_autoencoder
