@@ -72,6 +72,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--iterations", type=int, default=40, help="of each loader in part training [%(default)s]"
     )
     parser.add_argument(
+        "--num-workers",
+        type=int,
+        default=0,
+        help="loader processes of each loader in part training [%(default)s]",
+    )
+    parser.add_argument(
         "--entries",
         type=int,
         nargs="+",
@@ -185,7 +191,12 @@ def training_report(arguments: argparse.Namespace, folder: Path) -> dict[str, fl
     experiment = ExperimentConfig(
         dataset=DatasetConfig(root=str(folder / "training"), toy=ToyConfig(num_train=64)),
         detector=DetectorConfig(detector["config_file"], "", detector["opts"]),
-        schedule=ScheduleConfig(images_per_batch=8, optimizer="adamw", base_lr=1e-4, num_workers=0),
+        schedule=ScheduleConfig(
+            images_per_batch=8,
+            optimizer="adamw",
+            base_lr=1e-4,
+            num_workers=arguments.num_workers,
+        ),
     )
     device = "cuda" if arguments.device.startswith("cuda") else "cpu"
     return measure_training(experiment, device, arguments.iterations, folder)

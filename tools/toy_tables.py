@@ -18,7 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -61,8 +61,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time [%(default)s]"
     )
+    parser.add_argument("--plan", type=Path, default=PLAN, help="[configs/toy_tables.yaml]")
     parser.add_argument("--cells", help="run only these, separated by commas")
-    parser.add_argument("--seeds", help="run only these, separated by commas")
+    parser.add_argument("--seeds", help="run and report only these, separated by commas")
     parser.add_argument("--report-only", action="store_true", help="of what is there; run nothing")
     parser.add_argument(
         "--report", type=Path, default=OUT / "toy.md", help="Markdown file to write [%(default)s]"
@@ -75,15 +76,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    plan = load_plan(PLAN)
+    plan = load_plan(arguments.plan)
+    if arguments.seeds:
+        plan = replace(plan, seeds=tuple(map(int, arguments.seeds.split(","))))
+    audited = set(AUDITED) <= set(plan.cells)
     if not arguments.report_only:
         cells = arguments.cells.split(",") if arguments.cells else list(plan.cells)
-        seeds = list(map(int, arguments.seeds.split(","))) if arguments.seeds else plan.seeds
         if unknown := [each for each in cells if each not in plan.cells]:
-            sys.exit(f"{PLAN} has no cell {unknown[0]!r}; there are {', '.join(plan.cells)}")
-        run_cells(cells, seeds, arguments.jobs, arguments.overrides)
-        audit(arguments.jobs, arguments.overrides)
-    write_report(plan, arguments.report)
+            sys.exit(
+                f"{arguments.plan} has no cell {unknown[0]!r}; there are {', '.join(plan.cells)}"
+            )
+        run_cells(cells, plan.seeds, arguments.jobs, arguments.overrides)
+        if audited:
+            audit(arguments.jobs, arguments.overrides)
+    own = "" if arguments.plan == PLAN else f" ARGS=--plan={arguments.plan}"
+    write_report(plan, arguments.report, audited, f"make toy-tables{own}")
 
 
 def run_cells(
@@ -121,11 +128,12 @@ def audit(jobs: int, overrides: Sequence[str]) -> None:
     run_all([Task("audit", arguments, OUT / "audit")], jobs)
 
 
-def write_report(plan: Plan, path: Path) -> None:
-    runs = load_runs(OUT / "runs")
+def write_report(plan: Plan, path: Path, audited: bool, command: str) -> None:
+    found = load_runs(OUT / "runs")
+    runs = found if audited else [run for run in found if run.name in plan.cells]
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = to_markdown(plan, runs, facts(plan, runs))
-    if (OUT / "audit.md").is_file():
+    text = to_markdown(plan, runs, facts(plan, runs, command))
+    if audited and (OUT / "audit.md").is_file():
         plenty = next((run for run in runs if run.name == "plenty"), None)
         text += "\n" + AUDIT_TEXT.format(
             ap="?" if plenty is None else f"{plenty.metrics['bbox']['AP']:.1f}"
@@ -136,7 +144,7 @@ def write_report(plan: Plan, path: Path) -> None:
     print(f"The report is {path}")
 
 
-def facts(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
+def facts(plan: Plan, runs: Sequence[Run], command: str) -> dict[str, str]:
     """How the numbers came about, from the results themselves."""
     cells = [run for run in runs if run.name in plan.cells and run.seed in plan.seeds]
     paths = [run_folder(run.name, run.seed) / "results.json" for run in cells]
@@ -145,7 +153,7 @@ def facts(plan: Plan, runs: Sequence[Run]) -> dict[str, str]:
     hours = sum(each["training"]["wall_s"] for each in found) / 3600
     days = sorted({finished(path) for path in paths})
     return {
-        "command": "`make toy-tables`",
+        "command": f"`{command}`",
         "runs": f"{len(cells)} of {len(plan.cells) * len(plan.seeds)}",
         "iterations": ", ".join(map(str, sorted({run.iterations for run in cells}))),
         "training": f"{hours:.1f} hours in all, a thread each",
