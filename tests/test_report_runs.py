@@ -43,6 +43,17 @@ def test_hours_count_every_process_before_and_while_training(tmp_path: Path) -> 
     assert (found.training_hours, found.painted, found.painting_hours) == (2.0, 28, 3.5)
 
 
+def test_pictures_from_a_cache_that_nobody_reports_on_are_not_counted_as_none(
+    tmp_path: Path,
+) -> None:
+    shown = {"outcomes": {"hit": 5}, "training": {"wall_s": 36.0}, "training_processes": 1}
+    write_run(tmp_path, "a", 0, 1.0, **shown)
+    (found,) = load_runs(tmp_path)
+    assert (found.painted, found.painting_hours) == (None, None)
+    text = to_markdown(plan_of_runs([found]), [found], {})
+    assert text.partition("## What it cost")[2].count("| a | 1 | 9 | 0.01 | – | – |") == 1
+
+
 def test_a_run_has_its_ap_by_background_ratio(tmp_path: Path) -> None:
     bins = [{"AP": None}, {"AP": 20.0}, {"AP": 30.0}, {"AP": 40.0}]
     write_run(tmp_path, "a", 0, 1.0, breakdown={"bbox": {"background": bins}})

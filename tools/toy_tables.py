@@ -89,8 +89,14 @@ def main(argv: list[str] | None = None) -> None:
         run_cells(cells, plan.seeds, arguments.jobs, arguments.overrides)
         if audited:
             audit(arguments.jobs, arguments.overrides)
-    own = "" if arguments.plan == PLAN else f" ARGS=--plan={arguments.plan}"
-    write_report(plan, arguments.report, audited, f"make toy-tables{own}")
+    write_report(plan, arguments.report, audited, command(arguments.plan, arguments.seeds))
+
+
+def command(plan: Path, seeds: str | None) -> str:
+    """The command line that gives a report."""
+    own = [] if plan == PLAN else [f"--plan={os.path.relpath(plan, TOOLS.parent)}"]
+    own += [f"--seeds={seeds}"] if seeds else []
+    return f'make toy-tables ARGS="{" ".join(own)}"' if own else "make toy-tables"
 
 
 def run_cells(
@@ -128,11 +134,11 @@ def audit(jobs: int, overrides: Sequence[str]) -> None:
     run_all([Task("audit", arguments, OUT / "audit")], jobs)
 
 
-def write_report(plan: Plan, path: Path, audited: bool, command: str) -> None:
+def write_report(plan: Plan, path: Path, audited: bool, told: str) -> None:
     found = load_runs(OUT / "runs")
     runs = found if audited else [run for run in found if run.name in plan.cells]
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = to_markdown(plan, runs, facts(plan, runs, command))
+    text = to_markdown(plan, runs, facts(plan, runs, told))
     if audited and (OUT / "audit.md").is_file():
         plenty = next((run for run in runs if run.name == "plenty"), None)
         text += "\n" + AUDIT_TEXT.format(
@@ -144,7 +150,7 @@ def write_report(plan: Plan, path: Path, audited: bool, command: str) -> None:
     print(f"The report is {path}")
 
 
-def facts(plan: Plan, runs: Sequence[Run], command: str) -> dict[str, str]:
+def facts(plan: Plan, runs: Sequence[Run], told: str) -> dict[str, str]:
     """How the numbers came about, from the results themselves."""
     cells = [run for run in runs if run.name in plan.cells and run.seed in plan.seeds]
     paths = [run_folder(run.name, run.seed) / "results.json" for run in cells]
@@ -153,7 +159,7 @@ def facts(plan: Plan, runs: Sequence[Run], command: str) -> dict[str, str]:
     hours = sum(each["training"]["wall_s"] for each in found) / 3600
     days = sorted({finished(path) for path in paths})
     return {
-        "command": f"`{command}`",
+        "command": f"`{told}`",
         "runs": f"{len(cells)} of {len(plan.cells) * len(plan.seeds)}",
         "iterations": ", ".join(map(str, sorted({run.iterations for run in cells}))),
         "training": f"{hours:.1f} hours in all, a thread each",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bgaug_d2.report.plan import METRICS, Plan, PlannedTable
 from bgaug_d2.report.runs import BACKGROUNDS, ReportError, Run
@@ -22,6 +23,7 @@ BREAKDOWN = {
     **{"box APs": "small", "box APm": "medium", "box APl": "large"},
     **{f"box {name}": f"background {share}" for name, share in BACKGROUNDS.items()},
 }
+Number = TypeVar("Number", int, float)
 COVERAGE = f"{100 * LEVEL:.0f} %"  # of all intervals shown
 
 
@@ -40,14 +42,14 @@ class Cost:
     Attributes:
         iterations: Optimizer steps of one run; None without a run.
         training_hours: Hours of one GPU; None where some run does not tell.
-        painted: Pictures.
-        painting_hours: Hours of one GPU.
+        painted: Pictures; None where some run does not tell.
+        painting_hours: Hours of one GPU; None where some run does not tell.
     """
 
     iterations: int | None
     training_hours: float | None
-    painted: int
-    painting_hours: float
+    painted: int | None
+    painting_hours: float | None
 
 
 @dataclass(frozen=True)
@@ -187,11 +189,15 @@ def _difference(
 
 
 def _cost(runs: Sequence[Run]) -> Cost:
-    hours = [run.training_hours for run in runs]
-    known = [each for each in hours if each is not None]
     return Cost(
         iterations=runs[0].iterations if runs else None,
-        training_hours=sum(known) if known and len(known) == len(hours) else None,
-        painted=sum(run.painted for run in runs),
-        painting_hours=sum(run.painting_hours for run in runs),
+        training_hours=_sum([run.training_hours for run in runs]) if runs else None,
+        painted=_sum([run.painted for run in runs]),
+        painting_hours=_sum([run.painting_hours for run in runs]),
     )
+
+
+def _sum(values: Sequence[Number | None]) -> Number | None:
+    """None where one is missing."""
+    known = [each for each in values if each is not None]
+    return sum(known) if len(known) == len(values) else None

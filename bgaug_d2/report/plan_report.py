@@ -111,10 +111,14 @@ def _costs(rows: Iterable[CellRow]) -> str:
     lines = []
     for row in rows:
         cost = row.cost
-        hours = _NOTHING if cost.training_hours is None else f"{cost.training_hours:.2f}"
-        iterations = _NOTHING if cost.iterations is None else str(cost.iterations)
-        line = [row.title, str(len(row.found)), iterations, hours, str(cost.painted)]
-        lines.append([*line, f"{cost.painting_hours:.2f}"])
+        counts = [
+            _NOTHING if each is None else str(each) for each in (cost.iterations, cost.painted)
+        ]
+        hours = [
+            _NOTHING if each is None else f"{each:.2f}"
+            for each in (cost.training_hours, cost.painting_hours)
+        ]
+        lines.append([row.title, str(len(row.found)), counts[0], hours[0], counts[1], hours[1]])
     note = (
         "Over all runs of a cell; on a CPU an hour is that of one process. Pictures that several "
         "runs share count for the run that had them painted."

@@ -34,8 +34,8 @@ class Run:
             and those of ``BACKGROUNDS``).
         training_hours: Hours of one GPU (or of one process on a CPU); None where it is not known.
         painted: Pictures painted for it, beforehand or meanwhile; those found in the cache count
-            where they were painted.
-        painting_hours: Hours of one GPU that painting processes ran for it.
+            where they were painted. None where it was shown some but nobody tells who painted them.
+        painting_hours: Hours of one GPU that painting processes ran for it; None as above.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Run:
     iterations: int
     metrics: dict[str, dict[str, float]]
     training_hours: float | None = None
-    painted: int = 0
-    painting_hours: float = 0.0
+    painted: int | None = 0
+    painting_hours: float | None = 0.0
 
 
 def load_runs(folder: Path) -> list[Run]:
@@ -73,21 +73,17 @@ def _read_run(path: Path) -> Run:
         }
         for task, found in content.get("breakdown", {}).items():
             metrics[task] |= _by_background(found)
-        painted, painting_s = _painting(content.get("workers"))
-        before = path.with_name("generate_report.json")
-        if before.is_file():
-            report = json.loads(before.read_text(encoding="utf-8"))
-            for each in (report, *report.get("earlier", ())):
-                more, more_s = _painting(each.get("workers"))
-                painted, painting_s = painted + more, painting_s + more_s
+        reports = _painting_reports(path, content)
+        told = bool(reports) or not content.get("outcomes", {}).get("hit")
+        painting = [_painting(each) for each in reports]
         return Run(
             name=str(content["name"]),
             seed=int(content["seed"]),
             iterations=int(content["iterations"]),
             metrics=metrics,
             training_hours=_training_hours(content),
-            painted=painted,
-            painting_hours=painting_s / 3600,
+            painted=sum(painted for painted, _ in painting) if told else None,
+            painting_hours=sum(seconds for _, seconds in painting) / 3600 if told else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(
@@ -108,9 +104,19 @@ def _training_hours(content: Mapping[str, Any]) -> float | None:
     return float(training["wall_s"]) * int(content["training_processes"]) / 3600
 
 
-def _painting(stats: Mapping[str, Any] | None) -> tuple[int, float]:
+def _painting_reports(path: Path, content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What painting processes told, those of the run itself and those before it."""
+    reports = [content["workers"]] if content.get("workers") else []
+    before = path.with_name("generate_report.json")
+    if before.is_file():
+        report = json.loads(before.read_text(encoding="utf-8"))
+        reports += [each.get("workers") or {} for each in (report, *report.get("earlier", ()))]
+    return reports
+
+
+def _painting(stats: Mapping[str, Any]) -> tuple[int, float]:
     """Pictures and seconds of all painting processes; they ran from their start to the end."""
-    workers = stats["workers"] if stats else []
+    workers = stats.get("workers", [])
     painted = sum(int(each["counts"].get("painted", 0)) for each in workers)
     return painted, sum(float(each["uptime_s"]) for each in workers)
 
