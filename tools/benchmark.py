@@ -84,6 +84,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[1_000, 10_000, 100_000],
         help="sizes of the cache in part scale, rising [%(default)s]",
     )
+    parser.add_argument(
+        "--few-steps",
+        help="a folder that tools/distil_tiny_inpainter.py wrote, for part profiles [none]",
+    )
     parser.add_argument("--out", default="output/benchmark.json", help="JSON file [%(default)s]")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.parts) - set(PARTS):
@@ -148,10 +152,15 @@ def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
 
 def profiles_report(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Of the tiny model, whatever ``--model``: only for that a quality is defined."""
-    from bgaug_d2.inpaint.tiny_training.profiles import measure_profiles
+    from bgaug_d2.inpaint.tiny_training.profiles import FEW_STEPS, measure_profiles
 
-    model = load_model(TINY_MODEL, arguments.device, arguments.dtype or "float32", IDENTITY)
-    return measure_profiles(model, arguments.images or SMALL.images)
+    samples, dtype = arguments.images or SMALL.images, arguments.dtype or "float32"
+    model = load_model(TINY_MODEL, arguments.device, dtype, IDENTITY)
+    found = measure_profiles(model, samples)
+    if arguments.few_steps:
+        model = load_model(arguments.few_steps, arguments.device, dtype, IDENTITY)
+        found |= measure_profiles(model, samples, {"the same, distilled for it": FEW_STEPS})
+    return found
 
 
 def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:

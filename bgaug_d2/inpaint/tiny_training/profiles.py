@@ -17,6 +17,10 @@ from bgaug_d2.inpaint.tiny_training.pictures import CLEAN_PROMPT, draw_pictures
 from bgaug_d2.inpaint.tiny_training.stages import HELD_OUT, SIZE, through_autoencoder
 
 FULL = RecipeConfig(num_inference_steps=20, guidance_scale=3.0)
+FEW_STEPS: dict[str, Any] = {
+    **{"num_inference_steps": 4, "solver_order": 1, "guidance_scale": 1.0},
+    "timestep_spacing": "trailing",
+}
 # Name -> what is changed; the first one is what the others are compared with.
 PROFILES: dict[str, dict[str, Any]] = {
     "20 steps, guidance 3": {},
@@ -25,10 +29,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "whole UNet at every 3rd step": {"whole_every": 3},
     "10 steps": {"num_inference_steps": 10},
     "5 steps": {"num_inference_steps": 5},
-    "4 steps of first order, no guidance": {
-        **{"num_inference_steps": 4, "solver_order": 1, "guidance_scale": 1.0},
-        "timestep_spacing": "trailing",
-    },
+    "4 steps of first order, no guidance": FEW_STEPS,
 }
 
 

@@ -72,7 +72,7 @@ def train_tiny(out: Path, effort: Effort) -> dict[str, torch.nn.Module]:
     """
     pictures = draw_pictures(range(effort.pictures), SIZE, processes=os.cpu_count() or 1)
     logger.info("drew %d pictures", len(pictures))
-    images = _tensor([each.image for each in pictures])
+    images = to_tensor([each.image for each in pictures])
     captions = [each.captions for each in pictures]
     tokenizer = networks.new_tokenizer(
         (text for each in captions for text in each), out / TOKENIZER
@@ -121,7 +121,7 @@ def describe_tiny(out: Path, model_folder: Path, samples: int, training: Trainin
 def through_autoencoder(model: InpaintModel, images: Sequence[Pictures]) -> Pictures:
     """Pictures encoded and decoded, uint8 (N, S, S, 3)."""
     with torch.inference_mode():
-        floats = decode(model, encode(model, to_floats(_tensor(images))))
+        floats = decode(model, encode(model, to_floats(to_tensor(images))))
     pixels = ((floats / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -145,6 +145,6 @@ def _sizes(model: InpaintModel) -> dict[str, int]:
     }
 
 
-def _tensor(images: Sequence[Pictures]) -> torch.Tensor:
+def to_tensor(images: Sequence[Pictures]) -> torch.Tensor:
     """uint8 (N, 3, S, S) of N pictures (S, S, 3)."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
