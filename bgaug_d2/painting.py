@@ -26,7 +26,8 @@ import numpy as np
 from bgaug_d2 import masks, quality, steps
 from bgaug_d2.images import read_source, resize
 from bgaug_d2.jobs import SCHEMA, InpaintJob, JobObject
-from bgaug_d2.masks import BoolMask, ObjectMasks, Picture
+from bgaug_d2.masks import BoolMask, Picture
+from bgaug_d2.object_masks import ObjectMasks, object_masks
 from bgaug_d2.paint_request import PaintRequest
 
 SKIP_REASONS = ("no_objects", "small_background", "crowd")
@@ -253,7 +254,7 @@ def job_sidecar(job: InpaintJob, attempt: int, created: str) -> dict[str, Any]:
 
 def _masks_of(job: InpaintJob, objects: Sequence[JobObject]) -> ObjectMasks:
     source = job.source
-    return masks.object_masks(objects, source.height, source.width, source.image_id)
+    return object_masks(objects, source.height, source.width, source.image_id)
 
 
 def _own_mask(job: InpaintJob, index: int) -> BoolMask:

@@ -13,7 +13,8 @@ from bgaug_d2.cache_files import BACKGROUND_RATIOS, claim_folder, write_atomical
 from bgaug_d2.config import BgAugConfig, RecipeConfig
 from bgaug_d2.job_parsing import objects_from_annotations
 from bgaug_d2.jobs import canonical_json, objects_digest
-from bgaug_d2.masks import background_ratio, object_masks
+from bgaug_d2.masks import background_ratio
+from bgaug_d2.object_masks import object_masks
 from bgaug_d2.planner import skip_reason
 from bgaug_d2.policy import nonuniform_counts, uniform_counts
 

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from bgaug_d2.data.coco import CocoSplit, fold_indices, load_coco
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.job_parsing import objects_from_annotations
-from bgaug_d2.masks import object_masks
+from bgaug_d2.object_masks import object_masks
 from tests.data_trees import HEIGHT, WIDTH, coco_content, load_train, train_split, write_coco
 
 pytest.importorskip("detectron2")

@@ -23,7 +23,7 @@ from bgaug_d2.data.toy_scene import BIASED_BACKGROUNDS, CROWD_EVERY, draw_scene
 from bgaug_d2.data.toy_shapes import SHAPES, draw_sprite
 from bgaug_d2.experiment_config import ToyConfig
 from bgaug_d2.job_parsing import objects_from_annotations
-from bgaug_d2.masks import object_masks
+from bgaug_d2.object_masks import object_masks
 
 SMALL = ToyConfig(image_size=64, num_train=9, num_val=3, num_test=4, seed=3)
 

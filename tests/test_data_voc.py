@@ -13,7 +13,7 @@ from bgaug_d2.data import voc
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.data.voc import load_voc, parse_split, read_image_ids
 from bgaug_d2.job_parsing import objects_from_annotations
-from bgaug_d2.masks import object_masks
+from bgaug_d2.object_masks import object_masks
 from tests.data_trees import HEIGHT, WIDTH, trainval, voc_masks, write_voc
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from bgaug_d2.inpaint.benchmark import (
-    Effort,
     count_flops,
-    make_requests,
     measure_engine,
     measure_ladder,
     occupancy_trace,
     solver_error,
 )
+from bgaug_d2.inpaint.contestants import Effort, make_requests
 from tests.inpaint_parts import tiny_folder, tiny_loaded
 from tools.benchmark import main
 
@@ -43,6 +42,9 @@ def test_all_contestants_paint_the_same_and_are_compared(unet_channels: int) -> 
         assert 0 < rates["share"] == pytest.approx(rates["tflops"] / found["matmul_tflops"])
     ratio = found["ours"]["images_per_s"] / found["stock_per_image"]["images_per_s"]
     assert found["speedup"]["per_image"] == pytest.approx(ratio)
+    quick = found["ours_whole_every_2"]["images_per_s"]
+    ratio = quick / found["stock_per_image"]["images_per_s"]
+    assert found["speedup"]["whole_every_2"] == pytest.approx(ratio)
     assert sum(found["T_hat"]["histogram"].values()) == 3
     assert found["solver_max_rel_error"] < 1e-4
 

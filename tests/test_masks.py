@@ -12,13 +12,14 @@ from pycocotools import mask as coco_mask
 from bgaug_d2 import masks
 from bgaug_d2.config import RecipeConfig
 from bgaug_d2.jobs import AnnotationError, JobObject, Rle
+from bgaug_d2.object_masks import MASK_SOURCES, ObjectMasks, object_masks
 from tests.factories import make_object, noise, objects_of, tiny_coco
 
 SQUARE = (1.0, 1.0, 4.0, 1.0, 4.0, 3.0, 1.0, 3.0)  # columns 1..3, rows 1..2
 
 
-def rasterise(*objects: JobObject, height: int = 6, width: int = 8) -> masks.ObjectMasks:
-    return masks.object_masks(objects, height, width, 9)
+def rasterise(*objects: JobObject, height: int = 6, width: int = 8) -> ObjectMasks:
+    return object_masks(objects, height, width, 9)
 
 
 def pixels(*places: tuple[slice | int, slice | int], height: int = 6, width: int = 8) -> Any:
@@ -42,7 +43,7 @@ def test_polygon_box_and_rle() -> None:
         found = rasterise(item)
         np.testing.assert_array_equal(found.object_mask, expected)
         assert found.object_mask.dtype == np.bool_
-        assert found.sources == dict.fromkeys(masks.MASK_SOURCES, 0) | {source: 1}
+        assert found.sources == dict.fromkeys(MASK_SOURCES, 0) | {source: 1}
 
 
 def test_union_and_counts() -> None:
@@ -140,7 +141,7 @@ def test_points_may_lie_outside_by_the_longer_side() -> None:
 @pytest.mark.parametrize(("height", "width"), [(0, 8), (6, 0), (-6, -8), (100_000, 100_000)])
 def test_an_impossible_image_is_refused(height: int, width: int) -> None:
     with pytest.raises(AnnotationError, match="image 9"):
-        masks.object_masks([], height, width, 9)
+        object_masks([], height, width, 9)
 
 
 def test_background_ratio() -> None:
@@ -248,7 +249,7 @@ def test_real_images_as_pycocotools_and_detectron2_see_them(tiny_coco_root: Any)
                 expected |= structures.polygons_to_bitmask(
                     [np.array(polygon) for polygon in segmentation], height, width
                 )
-        found = masks.object_masks(objects_of(annos, record["id"]), height, width, 9)
+        found = object_masks(objects_of(annos, record["id"]), height, width, 9)
         np.testing.assert_array_equal(found.object_mask, expected)
         assert found.num_objects + found.num_crowd == len(annos)
         seen["polygon"] += found.sources["polygon"]
@@ -266,7 +267,7 @@ def test_real_crowd_regions_as_the_json_has_them(tiny_coco_root: Any) -> None:
         for annotation in annos:
             if not annotation["iscrowd"]:
                 continue
-            found = masks.object_masks(objects_of([annotation], 9), height, width, 9)
+            found = object_masks(objects_of([annotation], 9), height, width, 9)
             assert found.sources["rle"] == 1
             encoded = coco_mask.frPyObjects(annotation["segmentation"], height, width)
             np.testing.assert_array_equal(found.object_mask, coco_mask.decode(encoded))

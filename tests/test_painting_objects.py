@@ -15,6 +15,7 @@ from bgaug_d2 import masks
 from bgaug_d2.images import encode_picture
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.jobs import InpaintJob, JobObject, canonical_json
+from bgaug_d2.object_masks import object_masks
 from bgaug_d2.paint_request import PaintRequest
 from bgaug_d2.painting import Finished, Prepared, SkipImage, finish, prepare, sidecar
 from tests.factories import make_job, make_object, noise, source_of, write_image
@@ -57,7 +58,7 @@ def of_colours(request: PaintRequest) -> np.ndarray:
 
 
 def own(item: JobObject) -> np.ndarray:
-    return masks.object_masks([item], 48, 64, 1).object_mask
+    return object_masks([item], 48, 64, 1).object_mask
 
 
 def with_engine(unet_channels: int) -> Callable[[PaintRequest], np.ndarray]:

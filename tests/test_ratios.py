@@ -15,7 +15,7 @@ from bgaug_d2.cache import CacheError, VariantCache
 from bgaug_d2.config import BgAugConfig, RecipeConfig
 from bgaug_d2.job_parsing import objects_from_annotations
 from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.masks import object_masks
+from bgaug_d2.object_masks import object_masks
 from bgaug_d2.ratios import background_ratios, eligible, expand_dataset
 from tests.dicts import annotation, bare_dicts, coco_dicts
 

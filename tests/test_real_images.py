@@ -20,7 +20,8 @@ import pytest
 from bgaug_d2.cache import CacheEntry, Rejection, VariantCache
 from bgaug_d2.config import QualityConfig, RecipeConfig
 from bgaug_d2.images import read_image
-from bgaug_d2.masks import background_ratio, erode_background, object_masks
+from bgaug_d2.masks import background_ratio, erode_background
+from bgaug_d2.object_masks import object_masks
 from tests.factories import objects_of, tiny_coco
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bgaug_d2 import job_server, masks
+from bgaug_d2 import job_server
 from bgaug_d2.cache import CacheEntry, Rejection
 from bgaug_d2.client import WorkerClient
 from bgaug_d2.images import read_image
 from bgaug_d2.job_server import JobServer
 from bgaug_d2.jobs import InpaintJob
+from bgaug_d2.object_masks import object_masks
 from bgaug_d2.paint_loop import Counts, PaintLoop
 from bgaug_d2.protocol import Reply, encode_frame, receive_frame
 from bgaug_d2.supervisor import WorkerPool
@@ -79,7 +80,7 @@ def test_a_requested_picture_is_in_the_cache_with_its_objects_untouched(
     entry = site.cache.get(job.key)
     assert isinstance(entry, CacheEntry)
     source, painted = read_image(site.data / job.source.file_name), read_image(Path(entry.path))
-    object_mask = masks.object_masks(job.objects, 48, 64, 1).object_mask
+    object_mask = object_masks(job.objects, 48, 64, 1).object_mask
     assert painted.shape == source.shape
     assert np.array_equal(painted[object_mask], source[object_mask])
     assert np.mean(painted[~object_mask] != source[~object_mask]) > 0.9
@@ -201,7 +202,7 @@ def test_objects_are_painted_one_after_another(site: Site, client: WorkerClient)
     assert isinstance(entry, CacheEntry)
     assert [each["prompt"] for each in entry.sidecar["object_passes"]] == ["a", "b", "c"]
     source, image = read_image(site.data / job.source.file_name), read_image(Path(entry.path))
-    object_mask = masks.object_masks(job.objects, 48, 64, 1).object_mask
+    object_mask = object_masks(job.objects, 48, 64, 1).object_mask
     assert np.array_equal(image[~object_mask], source[~object_mask])
     assert np.mean(image[object_mask] != source[object_mask]) > 0.9
 

@@ -31,12 +31,8 @@ from bgaug_d2.experiment_config import (
     ScheduleConfig,
     ToyConfig,
 )
-from bgaug_d2.inpaint.benchmark import (
-    Effort,
-    measure_engine,
-    measure_ladder,
-    occupancy_trace,
-)
+from bgaug_d2.inpaint.benchmark import measure_engine, measure_ladder, occupancy_trace
+from bgaug_d2.inpaint.contestants import Effort
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.full_size import write_full_size_model
 from bgaug_d2.inpaint.identity import TINY_MODEL

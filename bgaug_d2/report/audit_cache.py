@@ -16,7 +16,8 @@ from bgaug_d2.data.coco_check import check_annotations, check_categories, check_
 from bgaug_d2.images import read_image, resolve_inside
 from bgaug_d2.job_parsing import objects_from_annotations
 from bgaug_d2.jobs import digest_file
-from bgaug_d2.masks import Picture, mask_from_rle, object_masks
+from bgaug_d2.masks import Picture, mask_from_rle
+from bgaug_d2.object_masks import object_masks
 from bgaug_d2.report.audit import AuditError, Detections, Labels, Measured, Thresholds, measure
 from bgaug_d2.report.audit_summary import Audit, Pair, aggregate
 from bgaug_d2.report.recipes import Recipe, differing, recipe_of

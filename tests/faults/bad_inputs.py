@@ -28,7 +28,7 @@ from pycocotools import mask as coco_mask
 from bgaug_d2.images import ImageError, read_image, resolve_inside
 from bgaug_d2.job_parsing import objects_from_annotations
 from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.masks import object_masks
+from bgaug_d2.object_masks import object_masks
 from tests.factories import noise
 
 HEIGHT, WIDTH = 48, 64

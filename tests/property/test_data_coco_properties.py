@@ -20,7 +20,7 @@ from bgaug_d2.data.coco import load_coco
 from bgaug_d2.data.errors import DatasetError
 from bgaug_d2.job_parsing import objects_from_annotations
 from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.masks import object_masks
+from bgaug_d2.object_masks import object_masks
 from tests.data_trees import coco_content, train_split, write_coco
 
 pytest.importorskip("detectron2")

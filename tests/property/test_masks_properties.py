@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 
 from bgaug_d2 import masks
 from bgaug_d2.config import RecipeConfig
+from bgaug_d2.object_masks import object_masks
 from tests.factories import make_object
 
 SIDES = st.integers(1, 40)
@@ -55,9 +56,9 @@ def test_every_object_owns_a_latent_cell(
     height: int, width: int, corners: list[tuple[float, float]]
 ) -> None:
     objects = [make_object((x * width * 0.99, y * height * 0.99, 0.5, 0.5)) for x, y in corners]
-    union = masks.object_masks(objects, height, width, 1).object_mask
+    union = object_masks(objects, height, width, 1).object_mask
     for item in objects:
-        own = masks.object_masks([item], height, width, 1).object_mask
+        own = object_masks([item], height, width, 1).object_mask
         assert own.any()
         assert not (own & ~union).any()
         background_mask = masks.inpaint_masks(own, RecipeConfig())
@@ -164,11 +165,11 @@ def test_polygons_as_pycocotools_and_never_nothing(case: tuple[int, int, list[An
         polygons = [list(polygon) for polygon in item.segmentation]
         encoded = coco_mask.frPyObjects(polygons, height, width)
         own = coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
-        found = masks.object_masks([item], height, width, 1)
+        found = object_masks([item], height, width, 1)
         assert found.object_mask.any()
         if own.any():
             np.testing.assert_array_equal(found.object_mask, own)
         expected |= found.object_mask
-    union = masks.object_masks(objects, height, width, 1)
+    union = object_masks(objects, height, width, 1)
     np.testing.assert_array_equal(union.object_mask, expected)
     assert union.sources["polygon"] == len(objects)
