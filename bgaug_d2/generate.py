@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -18,7 +19,7 @@ from concurrent.futures import (
     wait,
 )
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -124,7 +125,7 @@ class _Painter:
     def look_up(self, task: Task) -> Outcome:
         """``missing``, or what the cache has; the picture is verified."""
         dataset_dict, variant = task
-        image = str(dataset_dict["file_name"])
+        image = self._name(dataset_dict)
         try:
             record = self.cache.get(self.planner.key(dataset_dict, variant))
         except _TASK_FAULTS as error:
@@ -138,7 +139,7 @@ class _Painter:
     def paint(self, task: Task) -> Outcome:
         """Have it painted and wait."""
         dataset_dict, variant = task
-        image = str(dataset_dict["file_name"])
+        image = self._name(dataset_dict)
         if self.client is None:
             raise ValueError("this painter has no client; it can only look up")
         try:
@@ -152,6 +153,9 @@ class _Painter:
             return _rejection(reply.reason, image)
         kind = "unavailable" if reply.status == "unavailable" else "error"
         return Outcome(kind, reply.reason or reply.status, image)
+
+    def _name(self, dataset_dict: Mapping[str, Any]) -> str:
+        return os.path.relpath(str(dataset_dict["file_name"]), self.planner.image_root)
 
     def _painted(self, key: str, image: str) -> Outcome:
         record = self.cache.get(key, verify=False)

@@ -31,7 +31,7 @@ class Outcome:
         kind: ``painted``, ``cached``, ``missing``, ``skipped`` (by a rule), ``rejected`` (by the
             quality rules), ``error`` or ``unavailable`` (no painting process is left).
         reason: Of the last four.
-        image: File name of the source.
+        image: File name of the source, relative to the data set's images.
         num_bytes: Size of the picture.
         task: To be painted, when it is ``missing``.
     """

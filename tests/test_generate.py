@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -122,6 +123,7 @@ def test_an_image_that_changed_is_an_error_and_the_rest_is_painted(tmp_path: Pat
     assert image.name in done.stdout
     written = json.loads((tmp_path / "run" / "generate_report.json").read_text())
     assert (written["counts"]["cached"], written["counts"]["error"]) == (6, 2)
+    assert set(itertools.chain(*written["examples"].values())) == {f"train/{image.name}"}
     assert "Traceback" not in done.stderr
 
 

@@ -48,12 +48,16 @@ def main(argv: list[str] | None = None) -> None:
         f"schedule.steps=[{4 * arguments.iterations // 5}]",
         f"schedule.checkpoint_period={arguments.iterations}",
     ]
+    runs = out / "runs"
+    shutil.rmtree(runs, ignore_errors=True)
     announce("1/4  A toy world, and new backgrounds for it by a worker process")
-    run("generate.py", "experiment=toy_bgaug", f"output_dir={out / 'generate'}", *common)
+    # Into the run's own folder: the table of costs finds there what was painted for it.
+    augmented = runs / ARMS["augmented"]
+    run("generate.py", f"experiment={augmented.name}", f"output_dir={augmented}", *common)
     announce("2/4  Mask R-CNN without and with the painted backgrounds, at equal iterations")
-    train(out / "runs", common, arguments.iterations)
+    train(runs, common, arguments.iterations)
     announce("3/4  The table (one seed and a short training: no conclusion can be drawn)")
-    run("make_tables.py", "all", str(out / "runs"))
+    run("make_tables.py", "all", str(runs))
     announce("4/4  The gallery")
     gallery = ["--cache", str(out / "cache"), "--image-root", str(out / "toy")]
     run(
@@ -79,14 +83,13 @@ def run(tool: str, *arguments: str) -> None:
 
 def train(folder: Path, common: list[str], iterations: int) -> None:
     """Train all arms side by side, each with its share of the cores, and show how far they are."""
-    shutil.rmtree(folder, ignore_errors=True)
     threads = max(1, (os.cpu_count() or 1) // len(ARMS))
     processes: dict[str, subprocess.Popen[bytes]] = {}
     bars = {}
     try:
         for place, (arm, experiment) in enumerate(ARMS.items()):
             own = folder / experiment
-            own.mkdir(parents=True)
+            own.mkdir(parents=True, exist_ok=True)
             command = [sys.executable, str(TOOLS / "train_net.py"), f"experiment={experiment}"]
             with open(own / "output.txt", "wb") as output:
                 processes[arm] = subprocess.Popen(
