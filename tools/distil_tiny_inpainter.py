@@ -8,18 +8,16 @@ Interrupted in any way, it goes on where it was when it is started again with th
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shutil
 from pathlib import Path
-
-import torch
 
 from bgaug_d2.inpaint.identity import TINY, TINY_LICENSE, TINY_MODEL, digest_model
 from bgaug_d2.inpaint.layout import write_model
 from bgaug_d2.inpaint.models import load_model
 from bgaug_d2.inpaint.tiny_training.diffusion import NOISE, encode_images
 from bgaug_d2.inpaint.tiny_training.distillation import FewSteps, distil
+from bgaug_d2.inpaint.tiny_training.loop import set_up
 from bgaug_d2.inpaint.tiny_training.pictures import draw_pictures
 from bgaug_d2.inpaint.tiny_training.stages import SIZE, to_tensor
 from bgaug_d2.jobs import ModelIdentity
@@ -50,10 +48,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    set_up(arguments.work, arguments.threads)
     identity = ModelIdentity(TINY, "", digest_model(TINY_MODEL), TINY_LICENSE)
     model = load_model(TINY_MODEL, "cpu", "float32", identity)
     backgrounds = range(0, 2 * arguments.pictures, 2)  # even numbers have no objects

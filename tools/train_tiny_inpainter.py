@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import logging
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 from bgaug_d2.inpaint.identity import TINY_MODEL
 from bgaug_d2.inpaint.tiny_training.card import Training
+from bgaug_d2.inpaint.tiny_training.loop import set_up
 from bgaug_d2.inpaint.tiny_training.stages import (
     SIZE,
     Effort,
@@ -47,10 +47,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    arguments.work.mkdir(parents=True, exist_ok=True)
+    set_up(arguments.work, arguments.threads)
     effort = Effort(**{field.name: getattr(arguments, field.name) for field in fields(Effort)})
     parts = train_tiny(arguments.work, effort)
     write_tiny(parts, arguments.work, arguments.model)

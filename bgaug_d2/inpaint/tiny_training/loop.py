@@ -21,6 +21,19 @@ _WARMUP = 100  # steps
 Step = Callable[[torch.Generator], torch.Tensor]
 
 
+def set_up(folder: Path, threads: int) -> None:
+    """What a training tool does first: log to standard error, CPU threads, folder of the training.
+
+    Args:
+        folder: Made if it is missing.
+        threads: 0 leaves torch's number as it is.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if threads:
+        torch.set_num_threads(threads)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def train(
     name: str,
     folder: Path,
