@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo toy-tables miniature test test-slow lint bench clean
+.PHONY: help demo toy-tables miniature test test-slow test-gpu lint bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +26,9 @@ test: lint  ## lint, then all tests that need neither a GPU nor patience
 
 test-slow: $(STAMP)  ## the long tests
 	$(TEST_ENV) $(BIN)/python -m pytest -q -m 'slow and not gpu' $(ARGS)
+
+test-gpu: $(STAMP)  ## the tests of the engine that need a GPU
+	$(TEST_ENV) $(BIN)/python -m pytest -q -m gpu $(ARGS)
 
 lint: $(STAMP)  ## style, types and layers
 	$(BIN)/ruff check .

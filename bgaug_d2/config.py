@@ -239,12 +239,14 @@ class WorkerConfig:
             is none.
         rows: Rows of a UNet call, one per picture and guidance branch; 0 means 32 on a GPU, 8 on a
             CPU.
-        compile: Compile the UNet for calls of exactly ``rows`` rows: minutes at the start, faster
+        compile: Compile the UNet for calls of ``rows`` rows and of 4: minutes at the start, faster
             calls after it; for long runs on a GPU.
+        cuda_graphs: With ``compile``, replay the calls of 4 rows as CUDA graphs, so that a picture
+            painted alone does not wait for the launch of kernels.
         threads: CPU threads per process that decode, build masks and encode PNG beside the model.
         queue_size: Jobs a process holds; more are refused at once.
         deadline_s: How long ``on_miss=wait`` waits for one picture.
-        start_timeout_s: How long a process may take to load its model.
+        start_timeout_s: How long a process may take to load its model, and to compile it.
         heartbeat_s: Pause between two heartbeats.
         hang_timeout_s: A process without progress for so long is killed and started anew.
         max_restarts: Restarts in a row, without a picture between them, before it is given up.
@@ -256,6 +258,7 @@ class WorkerConfig:
     devices: list[str] = field(default_factory=lambda: ["auto"])
     rows: int = 0
     compile: bool = False
+    cuda_graphs: bool = False
     threads: int = 2
     queue_size: int = 512
     deadline_s: float = 120.0
@@ -277,6 +280,8 @@ class WorkerConfig:
             check_between(f"worker.{name}", getattr(self, name), 0.01)
         for name in ("backoff_s", "breaker_cooldown_s"):
             check_between(f"worker.{name}", getattr(self, name), 0)
+        if self.cuda_graphs and not self.compile:
+            raise ConfigError("worker.cuda_graphs=true needs worker.compile=true")
         if not self.devices:
             raise ConfigError("worker.devices is empty; give ['auto'], ['cpu'] or ['cuda:0', ...]")
 

@@ -183,8 +183,10 @@ def _worker_spec(
         "device": device,
         "dtype": painting.dtype,
         "rows": settings.worker.rows,
-        "compile": settings.worker.compile,
     }
+    if settings.worker.compile:
+        options["compile"] = settings.recipe.resolution
+        options["cuda_graphs"] = settings.worker.cuda_graphs
     if device == "cpu":  # half of the cores, which training needs as well
         cores = len(os.sched_getaffinity(0))
         options["threads"] = max(1, cores // (2 * len(settings.worker.devices)))

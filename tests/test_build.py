@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +195,18 @@ def settings_of(tmp_path: Path, **fields: Any) -> BgAugConfig:
         worker=WorkerConfig(devices=["cpu"], rows=2),
         **fields,
     )
+
+
+def test_what_compiling_needs_reaches_the_painting_process(tmp_path: Path) -> None:
+    def options(**worker: Any) -> dict[str, Any]:
+        settings = replace(settings_of(tmp_path), worker=WorkerConfig(devices=["cpu"], **worker))
+        painting = Painting(MODEL, "float32", str(tmp_path))
+        return dict(painters._worker_spec(settings, painting, tmp_path, "cpu").engine_options)
+
+    assert not {"compile", "cuda_graphs"} & set(options())
+    with_graphs = options(compile=True, cuda_graphs=True)
+    assert (with_graphs["compile"], with_graphs["cuda_graphs"]) == (64, True)
+    assert not options(compile=True)["cuda_graphs"]
 
 
 @pytest.fixture

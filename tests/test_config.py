@@ -53,6 +53,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (config.WorkerConfig, {"deadline_s": 0}, "worker.deadline_s"),
     (config.WorkerConfig, {"hang_timeout_s": math.nan}, "worker.hang_timeout_s"),
     (config.WorkerConfig, {"backoff_s": -1}, "worker.backoff_s"),
+    (config.WorkerConfig, {"cuda_graphs": True}, "worker.compile=true"),
     (config.WorkerConfig, {"breaker_failures": 0}, "worker.breaker_failures"),
     (config.BgAugConfig, {"mode": "both"}, "bgaug.mode"),
     (config.BgAugConfig, {"p": 1.1}, "bgaug.p"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from bgaug_d2.inpaint.benchmark import (
     count_flops,
@@ -63,10 +64,28 @@ def test_a_wrong_solver_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_ladder_has_a_rung_for_each_optimisation() -> None:
-    rates = measure_ladder(tiny_loaded(), EFFORT, None)
+    rates = measure_ladder(tiny_loaded(), EFFORT, with_compiled=False)
     names = ["one picture at a time", "continuous batching", "whole UNet at every 2nd step"]
     assert list(rates) == names
     assert min(rates.values()) > 0
+
+
+def test_compiling_has_rungs_of_its_own_and_leaves_the_model_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda unet, **_: unet)
+    model = tiny_loaded()
+    strides = model.unet.conv_in.weight.stride()
+    rates = measure_ladder(model, EFFORT, with_compiled=True)
+    assert set(rates) == {
+        "one picture at a time",
+        "one at a time, torch.compile",
+        "continuous batching",
+        "whole UNet at every 2nd step",
+        "channels_last and torch.compile",
+    }
+    assert model.unet.conv_in.weight.stride() == strides
+    assert model.static is None
 
 
 def test_the_trace_tells_rows_and_waiting() -> None:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from bgaug_d2.inpaint import build
 from bgaug_d2.inpaint.build import build_engine
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.identity import digest_model
-from bgaug_d2.inpaint.models import load_model
+from bgaug_d2.inpaint.models import InpaintModel, load_model
 from bgaug_d2.inpaint.random_model import write_random_model
 from bgaug_d2.painting import finish, prepare
 from tests.factories import make_job, objects_of, source_of, tiny_coco
@@ -142,3 +143,45 @@ def test_tiny_pictures_of_photographs_pass_the_quality_check(
             source = prepared[result.request_id]
             kept = source.masks.object_mask
             np.testing.assert_array_equal(finished.image[kept], source.source[kept])
+
+
+def _options_to_compile(**changes: Any) -> dict[str, Any]:
+    return _options(rows=8, compile=128, **changes)
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_options_to_compile_reach_the_model(
+    cuda_graphs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, bool]] = []
+
+    def compiled(model: InpaintModel, *how: Any) -> InpaintModel:
+        asked.append(how)
+        return model
+
+    monkeypatch.setattr(build, "compiled", compiled)
+    build_engine(_options_to_compile(cuda_graphs=cuda_graphs))
+    build_engine(_options(rows=8))
+    assert asked == [(8, 128, cuda_graphs)]
+
+
+@pytest.mark.parametrize(("fits", "rows"), [(8, 8), (3, 2), (1, 1)])
+def test_compiling_goes_on_with_fewer_rows_where_memory_is_short(
+    fits: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(model: InpaintModel, tried: int, *_: Any) -> InpaintModel:
+        if tried > fits:
+            raise torch.OutOfMemoryError("no memory for so many rows")
+        return model
+
+    monkeypatch.setattr(build, "compiled", compiled)
+    assert build_engine(_options_to_compile()).rows == rows
+
+
+def test_compiling_where_not_one_row_fits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(*_: Any) -> InpaintModel:
+        raise torch.OutOfMemoryError("nothing fits")
+
+    monkeypatch.setattr(build, "compiled", compiled)
+    with pytest.raises(torch.OutOfMemoryError, match="nothing fits"):
+        build_engine(_options_to_compile())

@@ -13,16 +13,14 @@ import torch
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.memory import LatentMemory
-from bgaug_d2.inpaint.models import InpaintModel, compiled, load_model
+from bgaug_d2.inpaint.models import InpaintModel
 from bgaug_d2.inpaint.painter import begin
 from tests.inpaint_parts import (
-    IDENTITY,
     drain,
     make_image,
     make_request,
     paint,
     table_of,
-    tiny_folder,
     tiny_loaded,
     with_unet,
 )
@@ -150,40 +148,6 @@ def test_a_call_of_one_row_still_paints_with_guidance() -> None:
     engine.submit(make_request())
     assert _same(drain(engine)["a/0"].image, _alone())
     assert calls == [1] * 8
-
-
-def test_static_calls_always_have_all_rows() -> None:
-    engine = Engine(tiny_loaded(), rows=5, static=True)
-    calls = _rows_of_calls(engine)
-    for name in "abc":
-        engine.submit(make_request(name, T_hat=2))
-    results = drain(engine)
-    assert set(calls) == {5}
-    assert _same(results["a"].image, _alone(T_hat=2))
-
-
-@pytest.mark.slow
-def test_a_compiled_engine_never_recompiles_and_paints_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
-    # Its own: compiling changes the layout of the weights.
-    engine = Engine(
-        compiled(load_model(tiny_folder(), "cpu", "float32", IDENTITY)), rows=4, static=True
-    )
-    different: list[dict[str, Any]] = [
-        {"T_hat": 6, "guidance_scale": 1.0},
-        {"T_hat": 3, "prompt": "a forest"},
-        {"T_hat": 5, "guidance_interval": (0.4, 0.8)},
-        {"T_hat": 1, "num_inference_steps": 9},
-    ]
-    for number, fields in enumerate(different):
-        engine.submit(make_request(f"{number}", **fields))
-    results = drain(engine)
-    for number, fields in enumerate(different):
-        image, alone = results[f"{number}"].image, _alone(**fields)
-        assert image is not None
-        assert np.abs(image.astype(int) - alone).max() <= 4
 
 
 def test_variants_of_one_image_encode_it_once() -> None:

@@ -36,7 +36,7 @@ from bgaug_d2.inpaint.contestants import Effort
 from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.full_size import write_full_size_model
 from bgaug_d2.inpaint.identity import TINY_MODEL
-from bgaug_d2.inpaint.models import compiled, load_model
+from bgaug_d2.inpaint.models import load_model
 from bgaug_d2.jobs import ModelIdentity
 from bgaug_d2.results import machine, versions
 
@@ -142,7 +142,7 @@ def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     staggered = range(effort.images)  # one request per call
     found["trace"] = occupancy_trace(model, effort, staggered)
     plot_trace(found["trace"], effort.rows, Path(arguments.out).with_suffix(".png"))
-    found["ladder"] = measure_ladder(model, effort, compiled if arguments.compile else None)
+    found["ladder"] = measure_ladder(model, effort, arguments.compile)
     return found | {"model": arguments.model, "dtype": dtype, "shape": asdict(effort)}
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.masks import Picture
+from bgaug_d2.inpaint.transfer import to_device
+from bgaug_d2.masks import BoolMask, Picture
 
 
 @torch.inference_mode()
@@ -29,19 +30,19 @@ def pictures(model: InpaintModel, latents: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def encode_image(
-    model: InpaintModel, image: Picture, blanked: torch.Tensor | None = None
+    model: InpaintModel, image: Picture, blanked: BoolMask | None = None
 ) -> torch.Tensor:
     """Encoded picture, float32 (1, C, h, w).
 
     Args:
         model: A loaded model.
         image: uint8 RGB (S, S, 3).
-        blanked: bool (1, h, w), cells whose pixels become mid-grey before; None blanks none.
+        blanked: bool (h, w), cells whose pixels become mid-grey before; None blanks none.
     """
     pixels = _pixels(model, image)
     if blanked is not None:
-        blank = F.interpolate(blanked.float()[None], scale_factor=float(model.vae_factor))
-        pixels = pixels * (1 - blank)
+        cells = to_device(torch.from_numpy(blanked), model.device).float()[None, None]
+        pixels = pixels * (1 - F.interpolate(cells, scale_factor=float(model.vae_factor)))
     return encode(model, pixels)
 
 
@@ -62,6 +63,6 @@ def decode(model: InpaintModel, latents: torch.Tensor) -> torch.Tensor:
 
 def _pixels(model: InpaintModel, image: Picture) -> torch.Tensor:
     """float32 (1, 3, S, S), -1..1, of uint8 RGB (S, S, 3)."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(model.device)
+    pixels = to_device(torch.from_numpy(np.ascontiguousarray(image)), model.device)
     # Contiguous: torch's channels-last kernels on a CPU are ten times less exact.
     return pixels.permute(2, 0, 1)[None].contiguous().float() / 127.5 - 1.0

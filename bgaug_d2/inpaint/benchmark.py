@@ -6,6 +6,7 @@ other work on the machine hits all of them alike.
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from bgaug_d2.inpaint.contestants import (
     grouped,
     in_turns,
     make_requests,
+    one_at_a_time,
     ours,
     scheduler_of,
     seconds_of,
@@ -30,8 +32,9 @@ from bgaug_d2.inpaint.contestants import (
 )
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import predict
+from bgaug_d2.inpaint.prediction import predict
 from bgaug_d2.inpaint.solver import advance, solver_table
+from bgaug_d2.inpaint.static_unet import compiled
 from bgaug_d2.paint_request import PaintRequest
 
 GROUPS = (1, 4, 8, 16)  # batch sizes of the grouped pipeline, of which the best counts
@@ -48,8 +51,9 @@ def measure_engine(model: InpaintModel, folder: Path, effort: Effort) -> dict[st
     Returns:
         ``stock_per_image``, ``stock_grouped`` and ``ours`` with ``images_per_s``, ``rows_per_s``,
         ``tflops`` and ``share`` of the measured matrix-product rate; ``images_per_s`` of
-        ``ours_whole_every_2``, which computes less and changes the pictures a little; ``speedup``,
-        of the latter over ``stock_per_image``; what the numbers are about.
+        ``ours_whole_every_2``, which computes less and changes the pictures a little; ``speedup``
+        of ``ours`` over both and of ``ours_whole_every_2`` over ``stock_per_image``; what the
+        numbers are about.
     """
     requests = make_requests(effort)
     pipeline = stock_pipeline(model, folder)
@@ -96,29 +100,42 @@ def measure_engine(model: InpaintModel, folder: Path, effort: Effort) -> dict[st
     }
 
 
-def measure_ladder(
-    model: InpaintModel, effort: Effort, compiled: Callable[[InpaintModel], InpaintModel] | None
-) -> dict[str, float]:
-    """Pictures a second as one optimisation after another is switched on.
+def measure_ladder(model: InpaintModel, effort: Effort, with_compiled: bool) -> dict[str, float]:
+    """Pictures a second with more and more optimisations, full calls and one picture at a time.
 
-    Fewer whole calls change the pictures a little; they do not go with ``compiled``.
+    Fewer whole calls change the pictures a little; they do not go with a compiled UNet.
 
     Args:
         model: A loaded model.
         effort: How much.
-        compiled: Makes the model of the last rung; None leaves that out.
+        with_compiled: Have rungs with torch.compile and, on a GPU, with CUDA graphs.
     """
     requests = make_requests(effort)
-    rungs: dict[str, Callable[[], None]] = {
-        "one picture at a time": ours(model, requests, 2),
+    # A quarter of them, of all lengths: one by one they take long.
+    few = sorted(requests, key=lambda each: each.T_hat)[len(requests) // 8 :: 4]
+    alone = {"one picture at a time": one_at_a_time(model, few, effort.rows)}
+    full = {
         "continuous batching": ours(model, requests, effort.rows),
         "whole UNet at every 2nd step": ours(model, every_2nd(requests), effort.rows),
     }
-    if compiled is not None:
-        quick = compiled(model)
-        rungs["channels_last and torch.compile"] = ours(quick, requests, effort.rows, static=True)
-    seconds = in_turns(model, rungs, effort.repeats)
-    return {name: len(requests) / each for name, each in seconds.items()}
+    if with_compiled:
+        quick = _compiled_copy(model, effort)
+        alone["one at a time, torch.compile"] = one_at_a_time(quick, few, effort.rows)
+        full["channels_last and torch.compile"] = ours(quick, requests, effort.rows)
+        if model.device.type == "cuda":
+            graphs = _compiled_copy(model, effort, cuda_graphs=True)
+            alone["one at a time, CUDA graphs"] = one_at_a_time(graphs, few, effort.rows)
+    seconds = in_turns(model, alone | full, effort.repeats)
+    return {
+        name: (len(few) if name in alone else len(requests)) / each
+        for name, each in seconds.items()
+    }
+
+
+def _compiled_copy(model: InpaintModel, effort: Effort, cuda_graphs: bool = False) -> InpaintModel:
+    """With weights of its own: compiling lays them out anew, and the other rungs use the old."""
+    apart = replace(model, unet=copy.deepcopy(model.unet))
+    return compiled(apart, effort.rows, effort.resolution, cuda_graphs)
 
 
 def every_2nd(requests: Sequence[PaintRequest]) -> list[PaintRequest]:

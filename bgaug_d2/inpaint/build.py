@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +11,11 @@ import torch
 from bgaug_d2.config import CPU_ROWS, GPU_ROWS
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.errors import ModelError
-from bgaug_d2.inpaint.models import compiled, load_model
+from bgaug_d2.inpaint.models import load_model
+from bgaug_d2.inpaint.static_unet import compiled
 from bgaug_d2.jobs import ModelIdentity
+
+logger = logging.getLogger(__name__)
 
 
 def build_engine(options: Mapping[str, Any]) -> Engine:
@@ -20,19 +24,19 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
     Args:
         options: ``model_path``; ``identity``, the fields of ``ModelIdentity``; ``device``;
             ``dtype`` (``float32`` or ``bfloat16``); ``rows`` of a UNet call, 0 or absent for 32 on
-            a GPU and 8 on a CPU; ``compile``, true to compile the UNet for them; ``threads``,
-            absent to leave torch's number of CPU threads for this process as it is.
+            a GPU and 8 on a CPU; ``compile``, absent or the resolution S of the pictures to compile
+            the UNet for; ``cuda_graphs``, see ``static_unet``; ``threads``, absent to leave torch's
+            number of CPU threads for this process as it is.
 
     Raises:
         ModelError: An option is missing or unknown, the device is absent, or the model cannot be
             used.
     """
-    known = {"model_path", "identity", "device", "dtype", "rows", "compile", "threads"}
-    missing = known - {"rows", "compile", "threads"} - set(options)
-    if missing or set(options) - known:
-        raise ModelError(
-            f"engine options: missing {sorted(missing)}, unknown {sorted(set(options) - known)}"
-        )
+    needed = {"model_path", "identity", "device", "dtype"}
+    missing = needed - set(options)
+    unknown = set(options) - needed - {"rows", "compile", "cuda_graphs", "threads"}
+    if missing or unknown:
+        raise ModelError(f"engine options: missing {sorted(missing)}, unknown {sorted(unknown)}")
     device = str(options["device"])
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
@@ -45,6 +49,17 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
     )
     on_gpu = model.device.type == "cuda"
     rows = int(options.get("rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS)
-    if options.get("compile"):
-        return Engine(compiled(model), rows, static=True)
+    if model.device.type == "cuda":  # else pinned memory opens the first GPU as well
+        torch.cuda.set_device(model.device)
+    resolution = int(options.get("compile") or 0)
+    while resolution:
+        try:
+            model = compiled(model, rows, resolution, bool(options.get("cuda_graphs")))
+            break
+        except torch.OutOfMemoryError:
+            if rows == 1:
+                raise
+        torch.cuda.empty_cache()
+        logger.warning("out of GPU memory with %d rows; compiling for %d", rows, rows // 2)
+        rows //= 2
     return Engine(model, rows)

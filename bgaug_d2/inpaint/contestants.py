@@ -141,21 +141,37 @@ def _call(pipeline: StableDiffusionInpaintPipeline, group: Sequence[PaintRequest
     )
 
 
-def ours(
-    model: InpaintModel, requests: Sequence[PaintRequest], rows: int, static: bool = False
-) -> Callable[[], None]:
+def ours(model: InpaintModel, requests: Sequence[PaintRequest], rows: int) -> Callable[[], None]:
     """All requests through a new engine: nothing is remembered from earlier turns."""
 
     def work() -> None:
-        engine = Engine(model, rows, static)
+        engine = Engine(model, rows)
         for request in requests:
             engine.submit(request)
-        while engine.pending:
-            for result in engine.poll():
-                if result.error:
-                    raise RuntimeError(f"the engine could not paint: {result.error}")
+        _drain(engine)
 
     return work
+
+
+def one_at_a_time(
+    model: InpaintModel, requests: Sequence[PaintRequest], rows: int
+) -> Callable[[], None]:
+    """As ``ours``, where each request comes when the one before is answered."""
+
+    def work() -> None:
+        engine = Engine(model, rows)
+        for request in requests:
+            engine.submit(request)
+            _drain(engine)
+
+    return work
+
+
+def _drain(engine: Engine) -> None:
+    while engine.pending:
+        for result in engine.poll():
+            if result.error:
+                raise RuntimeError(f"the engine could not paint: {result.error}")
 
 
 def seconds_of(model: InpaintModel, work: Callable[[], Any]) -> float:

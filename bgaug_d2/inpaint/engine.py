@@ -11,7 +11,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -21,7 +21,7 @@ from bgaug_d2.inpaint.errors import ModelError
 from bgaug_d2.inpaint.memory import LatentMemory
 from bgaug_d2.inpaint.meter import Meter
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import Walk, begin, is_guided, predict, step
+from bgaug_d2.inpaint.painter import Walk, begin, is_guided, step
 from bgaug_d2.inpaint.requests import fault_of
 from bgaug_d2.inpaint.solver import SolverTable, solver_table
 from bgaug_d2.paint_request import PaintRequest, PaintResult
@@ -58,14 +58,13 @@ class Engine:
         meter: Throughput, occupancy and latency.
     """
 
-    def __init__(self, model: InpaintModel, rows: int, static: bool = False) -> None:
+    def __init__(self, model: InpaintModel, rows: int) -> None:
         """Start with an empty queue.
 
         Args:
             model: The loaded model.
             rows: W, at least 1. A picture whose guidance branches do not fit into a call gets more
                 than one.
-            static: Pad every UNet call to W rows, for a model that was compiled for that.
 
         Raises:
             ValueError: ``rows`` is below 1.
@@ -76,7 +75,6 @@ class Engine:
         self.rows = rows
         self.progress = 0
         self.meter = Meter()
-        self._static = static
         self._memory = LatentMemory()
         self._tables: dict[tuple[int, str], SolverTable] = {}
         self._queue: deque[PaintRequest] = deque()
@@ -112,7 +110,7 @@ class Engine:
             if walks:
                 self._step(walks)
                 self._finish([walk for walk in walks if walk.done])
-            self._collect(wait=not self._walks)
+            self._collect(wait=not self._walks and not self._queue)
         except torch.AcceleratorError:
             unpainted = [*(walk.request for each in self._copies for walk in each.walks)]
             unpainted += [walk.request for walk in self._walks]
@@ -142,7 +140,11 @@ class Engine:
         with torch.inference_mode():
             inputs = torch.zeros(shape, device=self.model.device, dtype=self.model.dtype)
             told = torch.full((1,), 500, device=self.model.device)
-            answer = predict(self.model, inputs, told, self.model.prompts([""]))
+            texts = self.model.prompts([""])
+            # Not the compiled one: it would be compiled anew for so small a picture.
+            answer = self.model.unet(inputs, told, encoder_hidden_states=texts, return_dict=False)[
+                0
+            ]
             finite = bool(torch.isfinite(answer).all())  # waits for the device
         self.progress += 1
         if not finite:
@@ -200,7 +202,7 @@ class Engine:
         while groups:
             group = groups.popleft()
             try:
-                evaluated = step(self.model, group, self.rows, pad=self._static)
+                evaluated = step(self.model, group, self.rows)
                 self.progress += 1
                 self.meter.stepped(evaluated, self.rows)
                 continue
@@ -225,8 +227,11 @@ class Engine:
     def _shrink(self, failed_rows: int) -> None:
         torch.cuda.empty_cache()
         self.rows = failed_rows // 2
+        # Compiling for fewer rows would take a minute, in which this process seems to hang.
+        self.model = replace(self.model, static=None)
         logger.warning(
-            "out of GPU memory with %d rows; a call has at most %d now", failed_rows, self.rows
+            "out of GPU memory with %d rows; a call has at most %d now, not compiled",
+            *(failed_rows, self.rows),
         )
 
     def _finish(self, walks: Sequence[Walk]) -> None:
@@ -289,7 +294,7 @@ def _sent(walks: Sequence[Walk], images: torch.Tensor, finite: torch.Tensor) -> 
     there.copy_(images, non_blocking=True)
     good.copy_(finite, non_blocking=True)
     arrived = torch.cuda.Event()
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(images.device))
     return _Copy(walks, there, good, arrived)
 
 

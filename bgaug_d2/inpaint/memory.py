@@ -9,7 +9,7 @@ import torch
 
 from bgaug_d2.inpaint.autoencoder import encode_image
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.masks import Picture
+from bgaug_d2.masks import BoolMask, Picture
 
 
 class LatentMemory:
@@ -26,12 +26,12 @@ class LatentMemory:
         self._known: OrderedDict[bytes, torch.Tensor] = OrderedDict()
 
     def __call__(
-        self, model: InpaintModel, image: Picture, blanked: torch.Tensor | None
+        self, model: InpaintModel, image: Picture, blanked: BoolMask | None
     ) -> torch.Tensor:
         """As ``autoencoder.encode_image``."""
         content = hashlib.blake2b(image.tobytes(), digest_size=16)
         if blanked is not None:
-            content.update(blanked.cpu().numpy().tobytes())
+            content.update(blanked.tobytes())
         digest = content.digest() + len(image).to_bytes(4, "big")
         if digest in self._known:
             self.hits += 1

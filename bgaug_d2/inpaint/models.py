@@ -7,7 +7,8 @@ looked up by name, no code from the folder runs, no pickled weights are opened.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class InpaintModel:
         latent_channels: C, channels of a latent.
         unet_in_channels: C (eq. 2 of the paper) or 2 C + 1 (an inpainting UNet): 4 or 9.
         device, dtype: Of the weights; latents between two steps are float32 all the same.
+        static: The UNet compiled, see ``static_unet``; None where it is called as it is.
     """
 
     identity: ModelIdentity
@@ -51,6 +53,7 @@ class InpaintModel:
     unet_in_channels: int
     device: torch.device
     dtype: torch.dtype
+    static: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 def load_model(path: str | Path, device: str, dtype: str, identity: ModelIdentity) -> InpaintModel:
@@ -89,15 +92,6 @@ def load_model(path: str | Path, device: str, dtype: str, identity: ModelIdentit
         device=torch.device(device),
         dtype=DTYPES[dtype],
     )
-
-
-def compiled(model: InpaintModel) -> InpaintModel:
-    """The model with a UNet in channels_last, compiled at its first call, anew for each shape.
-
-    The two pay only together. The weights are those of ``model``, whose layout changes too.
-    """
-    unet = model.unet.to(memory_format=torch.channels_last)
-    return replace(model, unet=torch.compile(unet, dynamic=False))
 
 
 def _read_config(folder: Path, name: str) -> dict[str, Any]:

@@ -27,14 +27,15 @@ import numpy.typing as npt
 import torch
 
 from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.reuse import outer_step, whole_step
+from bgaug_d2.inpaint.prediction import predict, predict_in_parts
 from bgaug_d2.inpaint.solver import SolverTable, advance, noised
-from bgaug_d2.masks import Picture, latent_background_mask, touched_latent_mask
+from bgaug_d2.inpaint.transfer import to_device
+from bgaug_d2.masks import BoolMask, Picture, latent_background_mask, touched_latent_mask
 from bgaug_d2.paint_request import PaintRequest
 
-# Gives the encoded (1, C, h, w) of pixels uint8 (S, S, 3), cells blanked where there are some:
-# ``encode_image``, or what remembers it.
-Encoder = Callable[[InpaintModel, np.ndarray, torch.Tensor | None], torch.Tensor]
+# Gives the encoded (1, C, h, w) of a picture, cells blanked where there are some: ``encode_image``,
+# or what remembers it.
+Encoder = Callable[[InpaintModel, Picture, BoolMask | None], torch.Tensor]
 
 
 @dataclass(eq=False)
@@ -83,6 +84,10 @@ class Walk:
         second = self.taken and self.request.solver_order == 2
         return (self.table.steps if second else self.table.first_steps)[self.index]
 
+    def is_whole(self, branch: int) -> bool:
+        """Whether the next step of a guidance branch needs the whole UNet, see ``reuse``."""
+        return self.inner[branch] is None or self.taken % self.request.whole_every == 0
+
     @property
     def guided(self) -> bool:
         """Whether the next step has two guidance branches."""
@@ -110,12 +115,15 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
     """
     start = request.num_inference_steps - request.T_hat
     cells = request.image.shape[0] // model.vae_factor
-    noise = _noise(request.seed, (model.latent_channels, cells, cells)).to(model.device)
+    noise = to_device(_noise(request.seed, (model.latent_channels, cells, cells)), model.device)
     latent_mask = touched_latent_mask if request.touched_cells else latent_background_mask
     mask = latent_mask(request.painted_mask, model.vae_factor)
-    painted = torch.from_numpy(mask).to(model.device)[None]
+    painted = to_device(torch.from_numpy(mask)[None], model.device)
     blends = model.unet_in_channels == model.latent_channels
     original = encoder(model, request.image, None)[0] if blends or start else None
+    extra = None
+    if not blends:  # mask, and the picture with mid-grey where it is painted
+        extra = torch.cat([painted.float(), encoder(model, request.image, mask)[0]])
     latents = noise
     if original is not None and start:
         latents = float(table.alpha[start]) * original + float(table.sigma[start]) * noise
@@ -128,7 +136,7 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
         embeddings=list(model.prompts(texts)),
         painted=painted,
         original=original if blends else None,
-        extra=None if blends else _inpainting_channels(model, request.image, painted, encoder),
+        extra=extra,
         noise=noise,
         latents=latents,
         previous=latents,
@@ -136,7 +144,7 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
 
 
 @torch.inference_mode()
-def step(model: InpaintModel, walks: Sequence[Walk], rows: int = 0, pad: bool = False) -> int:
+def step(model: InpaintModel, walks: Sequence[Walk], rows: int = 0) -> int:
     """One step of each walk: UNet, classifier-free guidance, solver, blending of eq. 2.
 
     Nothing is changed when it fails.
@@ -145,10 +153,9 @@ def step(model: InpaintModel, walks: Sequence[Walk], rows: int = 0, pad: bool = 
         model: A loaded model.
         walks: Not done, of one size; each at its own step of its own schedule.
         rows: W, rows of a UNet call; 0 takes all in one.
-        pad: Fill each call up to ``rows``, for a model compiled for that number.
 
     Returns:
-        Rows evaluated, without padding.
+        R, rows evaluated, without padding.
     """
     # 1. Rows: the conditional branch of all, then the unconditional one of those that are guided
     guided = [number for number, walk in enumerate(walks) if walk.guided]
@@ -156,29 +163,37 @@ def step(model: InpaintModel, walks: Sequence[Walk], rows: int = 0, pad: bool = 
     inputs = latents
     if walks[0].extra is not None:
         inputs = torch.cat([latents, _stack(walk.extra for walk in walks)], dim=1)
-    inputs = torch.cat([inputs, inputs[guided]]).to(model.dtype)  # (R, C or 2 C + 1, h, w)
+    pairs = to_device(torch.tensor(guided, dtype=torch.int64), model.device)
+    inputs = torch.cat([inputs, inputs[pairs]]).to(model.dtype)  # (R, C or 2 C + 1, h, w)
     embeddings = torch.stack(
         [walk.embeddings[0] for walk in walks] + [walks[i].embeddings[1] for i in guided]
     )
     told = [walk.table.timesteps[walk.index] for walk in walks]
-    timesteps = torch.tensor(told + [told[i] for i in guided], device=model.device)
+    timesteps = to_device(torch.tensor(told + [told[i] for i in guided]), model.device)
 
     # 2. The UNet, and guidance
     branches = [(walk, 0) for walk in walks] + [(walks[i], 1) for i in guided]
     if all(walk.request.whole_every == 1 for walk in walks):
-        prediction = predict(model, inputs, timesteps, embeddings, rows, pad)  # (R, C, h, w)
+        prediction = predict(model, inputs, timesteps, embeddings, rows)  # (R, C, h, w)
         inner: list[torch.Tensor] = []
     else:
-        prediction, inner = predict_in_parts(model, branches, inputs, timesteps, embeddings, rows)
+        known = [walk.inner[branch] for walk, branch in branches]
+        whole = [row for row, (walk, branch) in enumerate(branches) if walk.is_whole(branch)]
+        prediction, inner = predict_in_parts(
+            model, inputs, timesteps, embeddings, known, whole, rows
+        )
     prediction, unconditional = prediction[: len(walks)], prediction[len(walks) :]
     if guided:
         scales = [walks[i].request.guidance_scale for i in guided]
-        scale = torch.tensor(scales, device=model.device)[:, None, None, None]
-        prediction = prediction.clone()
-        prediction[guided] = unconditional + scale * (prediction[guided] - unconditional)
+        scale = to_device(torch.tensor(scales), model.device)[:, None, None, None]
+        conditional = prediction[pairs]
+        prediction = prediction.index_copy(
+            0, pairs, unconditional + scale * (conditional - unconditional)
+        )
 
     # 3. The solver; a 4-channel UNet does not know the mask, so kept latents are put back (eq. 2)
-    steps = torch.from_numpy(np.stack([walk.line for walk in walks])).to(model.device)  # (B, 7)
+    lines = torch.from_numpy(np.stack([walk.line for walk in walks]))
+    steps = to_device(lines, model.device)  # (B, 7)
     previous = torch.stack([walk.previous for walk in walks])
     latents, x0 = advance(latents, previous, prediction, steps)
     if walks[0].original is not None:
@@ -195,104 +210,8 @@ def step(model: InpaintModel, walks: Sequence[Walk], rows: int = 0, pad: bool = 
     return len(inputs)
 
 
-def predict(
-    model: InpaintModel,
-    inputs: torch.Tensor,
-    timesteps: torch.Tensor,
-    embeddings: torch.Tensor,
-    rows: int = 0,
-    pad: bool = False,
-) -> torch.Tensor:
-    """The UNet's predictions, float32 (R, C, h, w), in calls of at most ``rows``.
-
-    Args:
-        model: A loaded model.
-        inputs: (R, C or 2 C + 1, h, w) in the model's dtype.
-        timesteps: int64 (R,), of the training schedule.
-        embeddings: (R, L, D).
-        rows: Per call; 0 takes all in one.
-        pad: Fill each call up to ``rows``.
-    """
-    size = rows or len(inputs)
-    chunks = zip(inputs.split(size), timesteps.split(size), embeddings.split(size), strict=True)
-    found = []
-    for chunk, told, texts in chunks:
-        missing = size - len(chunk) if pad else 0
-        padded = [_padded(each, missing) for each in (chunk, told, texts)]
-        answer = model.unet(
-            padded[0], padded[1], encoder_hidden_states=padded[2], return_dict=False
-        )[0]
-        found.append(answer[: len(chunk)].float())
-    return torch.cat(found)
-
-
-def predict_in_parts(
-    model: InpaintModel,
-    branches: Sequence[tuple[Walk, int]],
-    inputs: torch.Tensor,
-    timesteps: torch.Tensor,
-    embeddings: torch.Tensor,
-    rows: int,
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """As ``predict``, with the whole UNet for some rows and its outer level for the others.
-
-    Args:
-        model: A loaded model, not compiled.
-        branches: The walk and guidance branch of each row.
-        inputs: As in ``predict``, like the next three.
-        timesteps: See there.
-        embeddings: See there.
-        rows: See there.
-
-    Returns:
-        Predictions, float32 (R, C, h, w), and each row's inner features: new ones where the step
-        was whole, else those that the walk has.
-    """
-    inner = [walk.inner[branch] for walk, branch in branches]
-    whole = [
-        row
-        for row, (walk, _) in enumerate(branches)
-        if inner[row] is None or walk.taken % walk.request.whole_every == 0
-    ]
-    outer = [row for row in range(len(branches)) if row not in whole]
-    predicted: dict[int, torch.Tensor] = {}
-    for chunk in _chunks(whole, rows):
-        parts = inputs[chunk], timesteps[chunk], embeddings[chunk]
-        answers, features = whole_step(model.unet, *parts)
-        predicted |= dict(zip(chunk, answers.float(), strict=True))
-        for row, each in zip(chunk, features, strict=True):
-            inner[row] = each
-    for chunk in _chunks(outer, rows):
-        parts = inputs[chunk], timesteps[chunk], embeddings[chunk]
-        answers = outer_step(model.unet, *parts, _stack(inner[row] for row in chunk))
-        predicted |= dict(zip(chunk, answers.float(), strict=True))
-    ordered = [predicted[row] for row in range(len(branches))]
-    return torch.stack(ordered), [each for each in inner if each is not None]
-
-
-def _chunks(rows: Sequence[int], size: int) -> list[Sequence[int]]:
-    size = size or max(len(rows), 1)
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
 def _noise(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
-
-
-def _inpainting_channels(
-    model: InpaintModel, image: Picture, painted: torch.Tensor, encoder: Encoder
-) -> torch.Tensor:
-    """Mask and encoded masked image, (1 + C, h, w); painted pixels are mid-grey in the image."""
-    return torch.cat([painted.float()[None], encoder(model, image, painted)], dim=1)[0]
-
-
-def _padded(values: torch.Tensor, missing: int) -> torch.Tensor:
-    """``values`` with its last row repeated ``missing`` times."""
-    return (
-        torch.cat([values, values[-1:].expand(missing, *values.shape[1:])])
-        if missing > 0
-        else values
-    )
 
 
 def _stack(tensors: Iterable[torch.Tensor | None]) -> torch.Tensor:

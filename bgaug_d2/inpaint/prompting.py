@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from bgaug_d2.inpaint.transfer import to_device
+
 
 class PromptEncoder:
     """Turns prompts into the embeddings that the UNet attends to.
@@ -48,5 +50,6 @@ class PromptEncoder:
         device = self._text_encoder.device
         # Stable Diffusion was trained without a mask over padding; some encoders say otherwise.
         attends = getattr(self._text_encoder.config, "use_attention_mask", False)
-        attention = tokens.attention_mask.to(device) if attends else None
-        return self._text_encoder(tokens.input_ids.to(device), attention_mask=attention)[0][0]
+        attention = to_device(tokens.attention_mask, device) if attends else None
+        inputs = to_device(tokens.input_ids, device)
+        return self._text_encoder(inputs, attention_mask=attention)[0][0]
