@@ -100,7 +100,7 @@ def generate(
     if sample:
         logs = str(Path(experiment.output_dir) / "painting")
         with painting_workers(
-            settings, experiment.inpainter, handle.image_root, model, logs
+            settings, experiment.inpainter, handle.image_root, model, logs, alone=True
         ) as workers:
             client = worker_client(workers.painting.addresses, settings.worker)
             _paint(sample, _Painter(planner, augmentation.cache, client), in_flight, report)

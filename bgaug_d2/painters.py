@@ -72,6 +72,7 @@ def painting_workers(
     image_root: str,
     model: tuple[ModelIdentity, Path] | None = None,
     log_dir: str | None = None,
+    alone: bool = False,
 ) -> Iterator[PaintingWorkers]:
     """Start the painting processes of this machine and stop them at the end.
 
@@ -85,6 +86,8 @@ def painting_workers(
         image_root: Folder that holds all images of the data set.
         model: What ``identify(inpainter)`` returned, where it was called already.
         log_dir: Folder for the processes' logs; None keeps them until the end only.
+        alone: Nothing trains meanwhile: where a CPU paints, it does with all of its cores, else
+            with half of them.
 
     Raises:
         ConfigError: The inpainter cannot paint the recipe's target.
@@ -97,7 +100,7 @@ def painting_workers(
     painting = Painting(identity, resolve_dtype(inpainter, devices[0]), image_root)
     pool = None
     if settings.on_miss != "error":
-        specs = [_worker_spec(settings, painting, model_path, each) for each in devices]
+        specs = [_worker_spec(settings, painting, model_path, each, alone) for each in devices]
         pool = _start(WorkerPool(specs, settings.worker, log_dir), settings)
     try:
         addresses = tuple(pool.addresses) if pool else ()
@@ -175,7 +178,7 @@ def _start(pool: WorkerPool, settings: BgAugConfig) -> WorkerPool | None:
 
 
 def _worker_spec(
-    settings: BgAugConfig, painting: Painting, model_path: Path, device: str
+    settings: BgAugConfig, painting: Painting, model_path: Path, device: str, alone: bool
 ) -> WorkerSpec:
     options = {
         "model_path": str(model_path),
@@ -187,9 +190,9 @@ def _worker_spec(
     if settings.worker.compile:
         options["compile"] = settings.recipe.resolution
         options["cuda_graphs"] = settings.worker.cuda_graphs
-    if device == "cpu":  # half of the cores, which training needs as well
-        cores = len(os.sched_getaffinity(0))
-        options["threads"] = max(1, cores // (2 * len(settings.worker.devices)))
+    if device == "cpu":
+        cores = len(os.sched_getaffinity(0)) // (1 if alone else 2)
+        options["threads"] = max(1, cores // len(settings.worker.devices))
     return WorkerSpec(
         engine=DRAWING_ENGINE if painting.identity.id == TOY_BACKGROUNDS else ENGINE,
         engine_options=options,

@@ -201,12 +201,32 @@ def test_what_compiling_needs_reaches_the_painting_process(tmp_path: Path) -> No
     def options(**worker: Any) -> dict[str, Any]:
         settings = replace(settings_of(tmp_path), worker=WorkerConfig(devices=["cpu"], **worker))
         painting = Painting(MODEL, "float32", str(tmp_path))
-        return dict(painters._worker_spec(settings, painting, tmp_path, "cpu").engine_options)
+        spec = painters._worker_spec(settings, painting, tmp_path, "cpu", alone=False)
+        return dict(spec.engine_options)
 
     assert not {"compile", "cuda_graphs"} & set(options())
     with_graphs = options(compile=True, cuda_graphs=True)
     assert (with_graphs["compile"], with_graphs["cuda_graphs"]) == (64, True)
     assert not options(compile=True)["cuda_graphs"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "devices", "alone", "threads"),
+    [(8, 1, False, 4), (8, 1, True, 8), (8, 2, True, 4), (1, 1, False, 1), (2, 4, True, 1)],
+)
+def test_a_cpu_paints_with_all_cores_where_nothing_trains(
+    cores: int,
+    devices: int,
+    alone: bool,
+    threads: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(painters.os, "sched_getaffinity", lambda _: set(range(cores)))
+    settings = replace(settings_of(tmp_path), worker=WorkerConfig(devices=["cpu"] * devices))
+    painting = Painting(MODEL, "float32", str(tmp_path))
+    spec = painters._worker_spec(settings, painting, tmp_path, "cpu", alone)
+    assert spec.engine_options["threads"] == threads
 
 
 @pytest.fixture
