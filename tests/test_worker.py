@@ -528,6 +528,19 @@ def test_standard_output_of_libraries_does_no_harm(tmp_path: Path) -> None:
         assert "ppp" in (tmp_path / "logs" / "worker-0.log").read_text()
 
 
+@pytest.mark.parametrize(("users", "expected"), [(None, "1000"), ("5", "5")])
+def test_threads_wait_shortly_unless_the_user_says_otherwise(
+    users: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if users:
+        monkeypatch.setenv("GOMP_SPINCOUNT", users)
+    with Site(tmp_path).pool() as pool:
+        (stats,) = pool.stats()["workers"]
+        environment = Path(f"/proc/{stats['pid']}/environ").read_bytes().split(b"\0")
+    assert f"GOMP_SPINCOUNT={expected}".encode() in environment
+
+
 def test_two_workers_share_the_jobs_and_one_cache(tmp_path: Path) -> None:
     site = Site(tmp_path)
     with site.pool(site.spec(), site.spec()) as pool:
