@@ -48,9 +48,9 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
         options["model_path"], device, options["dtype"], ModelIdentity(**options["identity"])
     )
     on_gpu = model.device.type == "cuda"
-    rows = int(options.get("rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS)
-    if model.device.type == "cuda":  # else pinned memory opens the first GPU as well
+    if on_gpu and model.device.index is not None:  # else pinned memory opens the first GPU as well
         torch.cuda.set_device(model.device)
+    rows = int(options.get("rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS)
     resolution = int(options.get("compile") or 0)
     while resolution:
         try:

@@ -22,6 +22,7 @@ from bgaug_d2.inpaint.memory import LatentMemory
 from bgaug_d2.inpaint.meter import Meter
 from bgaug_d2.inpaint.models import InpaintModel
 from bgaug_d2.inpaint.painter import Walk, begin, is_guided, step
+from bgaug_d2.inpaint.prediction import predict
 from bgaug_d2.inpaint.requests import fault_of
 from bgaug_d2.inpaint.solver import SolverTable, solver_table
 from bgaug_d2.paint_request import PaintRequest, PaintResult
@@ -140,11 +141,9 @@ class Engine:
         with torch.inference_mode():
             inputs = torch.zeros(shape, device=self.model.device, dtype=self.model.dtype)
             told = torch.full((1,), 500, device=self.model.device)
-            texts = self.model.prompts([""])
-            # Not the compiled one: it would be compiled anew for so small a picture.
-            answer = self.model.unet(inputs, told, encoder_hidden_states=texts, return_dict=False)[
-                0
-            ]
+            # Not the compiled UNet: it would be compiled anew for so small a picture.
+            plain = replace(self.model, static=None)
+            answer = predict(plain, inputs, told, plain.prompts([""]))
             finite = bool(torch.isfinite(answer).all())  # waits for the device
         self.progress += 1
         if not finite:
