@@ -28,7 +28,7 @@ _LONGEST_BACKOFF_S = 60.0
 _END_S, _KILL_S = 2.0, 10.0
 # Threads of GNU OpenMP wait for one another in a loop. Where another process has one's core, that
 # makes painting on a CPU over ten times slower; with a short loop it is as fast on an idle machine.
-_PATIENT = {"GOMP_SPINCOUNT": "1000"}
+_SHORT_SPINS = {"GOMP_SPINCOUNT": "1000"}
 
 
 class Keeper(threading.Thread):
@@ -126,11 +126,7 @@ class Keeper(threading.Thread):
             stderr=log,
             cwd=self._folder,
             start_new_session=True,  # Ctrl-C reaches this process only, which then ends the worker
-            env={
-                **_PATIENT,
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            },
+            env={**_SHORT_SPINS, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         )
         if process.stdin is None:
             raise RuntimeError("Popen gave no pipe")
