@@ -12,8 +12,8 @@ setup(
         "bgaug_d2": ["py.typed"],
         "bgaug_d2.data": ["toy_backbone.safetensors"],
         "bgaug_d2.inpaint": ["tiny_model/*", "tiny_model/*/*"],
-        "bgaug_d2.inpaint.tiny_training": ["card.md.jinja"],
-        "bgaug_d2.report": ["templates/*", "plans/*"],
+        "bgaug_d2.inspection": ["templates/*"],
+        "bgaug_d2.report": ["plans/*"],
     },
     python_requires=">=3.10,<3.13",
     install_requires=[

@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bgaug_d2.cache import CacheEntry, Rejection, VariantCache
-from bgaug_d2.config import QualityConfig, RecipeConfig
-from bgaug_d2.images import read_image
-from bgaug_d2.masks import background_ratio, erode_background
-from bgaug_d2.object_masks import object_masks
-from tests.factories import objects_of, tiny_coco
+from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
+from bgaug_d2.config.recipe import QualityConfig, RecipeConfig
+from bgaug_d2.pixels.masks import background_ratio, erode_background
+from bgaug_d2.pixels.object_masks import object_masks
+from bgaug_d2.pixels.read import read_image
+from tests.helpers.factories import objects_of, tiny_coco
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-TOOLS = Path(__file__).parents[1] / "tools"
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bgaug_d2.cache import CacheEntry, CacheError
-from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.images import ImageError
-from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.report.audit import AuditError, Thresholds
-from bgaug_d2.report.audit_cache import (
+from bgaug_d2.cache.store import CacheEntry, CacheError
+from bgaug_d2.errors import AnnotationError, DatasetError, ImageError
+from bgaug_d2.inspection.audit import (
     Annotations,
     audit_cache,
     check_originals,
@@ -30,8 +27,9 @@ from bgaug_d2.report.audit_cache import (
     read_entries,
     shown,
 )
-from bgaug_d2.report.audit_summary import to_markdown
-from bgaug_d2.report.recipes import Recipe
+from bgaug_d2.inspection.audit_summary import to_markdown
+from bgaug_d2.inspection.faults import AuditError, Thresholds
+from bgaug_d2.inspection.recipes import Recipe
 
 _USER_ERRORS = (AuditError, AnnotationError, CacheError, DatasetError, ImageError, OSError)
 
@@ -82,8 +80,9 @@ def run(
     # Late: mistakes on the command line are told without loading torch.
     import torch
 
-    from bgaug_d2.report.audit_detector import load_detector
-    from bgaug_d2.results import versions, write_results
+    from bgaug_d2.inspection.detector import load_detector
+    from bgaug_d2.runs.environment import versions
+    from bgaug_d2.runs.results import write_results
 
     best = "cuda" if torch.cuda.is_available() else "cpu"
     device = best if arguments.device == "auto" else arguments.device

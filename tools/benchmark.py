@@ -21,27 +21,26 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
+from bgaug_d2.benchmarks.baselines import Effort
+from bgaug_d2.benchmarks.engine import measure_engine, measure_ladder, occupancy_trace
+from bgaug_d2.benchmarks.full_size_model import write_full_size_model
 from bgaug_d2.benchmarks.markdown import to_markdown
-from bgaug_d2.config import CPU_ROWS, GPU_ROWS
-from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.experiment_config import (
+from bgaug_d2.config.bgaug import CPU_ROWS, GPU_ROWS
+from bgaug_d2.config.experiment import (
     DatasetConfig,
     DetectorConfig,
     ExperimentConfig,
     ScheduleConfig,
     ToyConfig,
 )
-from bgaug_d2.inpaint.benchmark import measure_engine, measure_ladder, occupancy_trace
-from bgaug_d2.inpaint.contestants import Effort
-from bgaug_d2.inpaint.errors import ModelError
-from bgaug_d2.inpaint.full_size import write_full_size_model
-from bgaug_d2.inpaint.identity import TINY_MODEL
-from bgaug_d2.inpaint.models import load_model
-from bgaug_d2.jobs import ModelIdentity
-from bgaug_d2.results import machine, versions
+from bgaug_d2.errors import DatasetError, ModelError
+from bgaug_d2.inpaint.model.identity import TINY_MODEL
+from bgaug_d2.inpaint.model.load import load_model
+from bgaug_d2.jobs.job import ModelIdentity
+from bgaug_d2.runs.environment import machine, versions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-PARTS = ("engine", "loader", "training", "hits", "scale", "profiles")
+PARTS = ("engine", "loader", "training", "hits", "scale")
 FULL_SIZE = {"sd21_base": 4, "sd2_inpainting": 9}  # model -> channels of its UNet
 # Of the pictures that are measured, where the command line does not say otherwise.
 SMALL = Effort(images=16, resolution=128, steps=10, guidance_scale=3.0, rows=CPU_ROWS)
@@ -80,10 +79,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         default=[1_000, 10_000, 100_000],
         help="sizes of the cache in part scale, rising [%(default)s]",
     )
-    parser.add_argument(
-        "--few-steps",
-        help="a folder that tools/distil_tiny_inpainter.py wrote, for part profiles [none]",
-    )
     parser.add_argument("--out", default="output/benchmark.json", help="JSON file [%(default)s]")
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.parts) - set(PARTS):
@@ -114,8 +109,6 @@ def main(argv: list[str] | None = None) -> None:
                 report["training"] = training_report(arguments, Path(folder))
             if "scale" in parts:
                 report["scale"] = scale_report(arguments, Path(folder))
-            if "profiles" in parts:
-                report["profiles"] = profiles_report(arguments)
     except (DatasetError, ModelError) as error:
         sys.exit(str(error))
     out = Path(arguments.out)
@@ -144,19 +137,6 @@ def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]
     plot_trace(found["trace"], effort.rows, Path(arguments.out).with_suffix(".png"))
     found["ladder"] = measure_ladder(model, effort, arguments.compile)
     return found | {"model": arguments.model, "dtype": dtype, "shape": asdict(effort)}
-
-
-def profiles_report(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Of the tiny model, whatever ``--model``: only for that a quality is defined."""
-    from bgaug_d2.inpaint.tiny_training.profiles import FEW_STEPS, measure_profiles
-
-    samples, dtype = arguments.images or SMALL.images, arguments.dtype or "float32"
-    model = load_model(TINY_MODEL, arguments.device, dtype, IDENTITY)
-    found = measure_profiles(model, samples)
-    if arguments.few_steps:
-        model = load_model(arguments.few_steps, arguments.device, dtype, IDENTITY)
-        found |= measure_profiles(model, samples, {"the same, distilled for it": FEW_STEPS})
-    return found
 
 
 def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bgaug_d2.cache import CacheError, open_existing
-from bgaug_d2.cache_files import QUARANTINE
-from bgaug_d2.cache_upkeep import GRACE_S, TEMP_AGE_S
-from bgaug_d2.export import IMAGES, INSTANCES, ExportError, export_coco
-from bgaug_d2.images import ImageError
+from bgaug_d2.cache.export_coco import IMAGES, INSTANCES, ExportError, export_coco
+from bgaug_d2.cache.files import QUARANTINE
+from bgaug_d2.cache.store import CacheError, open_existing
+from bgaug_d2.cache.upkeep import GRACE_S, TEMP_AGE_S
+from bgaug_d2.errors import ImageError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

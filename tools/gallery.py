@@ -6,8 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bgaug_d2.cache import CacheError, open_existing
-from bgaug_d2.report.gallery import collect, write_contact_sheet, write_page
+from bgaug_d2.cache.store import CacheError, open_existing
+from bgaug_d2.inspection.gallery import collect, write_contact_sheet, write_page
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bgaug_d2.bridge import USER_ERRORS, hydra_app, save_configs, to_experiment
 from bgaug_d2.data.register import check_dataset
-from bgaug_d2.inpaint.identity import identify
+from bgaug_d2.inpaint.model.identity import identify
+from bgaug_d2.runs.hydra_app import USER_ERRORS, hydra_app, save_configs, to_experiment
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -27,8 +27,8 @@ def job(cfg: DictConfig) -> None:
     model = identify(experiment.inpainter)
     save_configs(cfg, experiment)
     # Late: a mistake above is told before seconds of imports.
-    from bgaug_d2.generate import generate
-    from bgaug_d2.trainer import log_to
+    from bgaug_d2.runs.generate import generate
+    from bgaug_d2.runs.train import log_to
 
     log_to(experiment.output_dir)
     report = generate(experiment, model)

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from bgaug_d2.report.csv_latex import to_csv, to_latex
+from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan import PLANS, Plan, find_plan, load_plan
-from bgaug_d2.report.plan_files import to_csv, to_latex
-from bgaug_d2.report.plan_of_runs import plan_of_runs
-from bgaug_d2.report.plan_report import to_markdown
+from bgaug_d2.report.plan_from_runs import plan_of_runs
 from bgaug_d2.report.plots import write_plots
 from bgaug_d2.report.runs import ReportError, Run, load_runs
 

@@ -15,15 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-from bgaug_d2.data.toy import generate_toy
-from bgaug_d2.data.toy_voc import write_toy_voc
-from bgaug_d2.experiment_config import ToyConfig
+from bgaug_d2.config.experiment import ToyConfig
+from bgaug_d2.data.toy.voc_layout import write_toy_voc
+from bgaug_d2.data.toy.world import generate_toy
+from bgaug_d2.report.commands import sweep
+from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan import PLANS, Plan, load_plan
-from bgaug_d2.report.plan_commands import sweep
-from bgaug_d2.report.plan_report import to_markdown
 from bgaug_d2.report.plots import write_plots
 from bgaug_d2.report.runs import load_runs
-from bgaug_d2.results import machine, versions
+from bgaug_d2.runs.environment import machine, versions
 
 TOOLS = Path(__file__).resolve().parent
 OUT = Path("output/miniature")

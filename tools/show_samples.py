@@ -16,10 +16,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bgaug_d2.bridge import hydra_app, to_experiment
 from bgaug_d2.data.register import check_dataset, register_dataset
-from bgaug_d2.detectron_cfg import to_cfg
-from bgaug_d2.inpaint.identity import identify
+from bgaug_d2.inpaint.model.identity import identify
+from bgaug_d2.runs.hydra_app import hydra_app, to_experiment
+from bgaug_d2.training.detectron2_cfg import to_cfg
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -35,10 +35,10 @@ def job(cfg: DictConfig, samples: int, out: Path) -> None:
     from detectron2.data import MetadataCatalog
     from detectron2.utils.env import seed_all_rng
 
-    from bgaug_d2.keys import plain
-    from bgaug_d2.painters import painting_without_workers
-    from bgaug_d2.report.samples import write_sample_sheet
-    from bgaug_d2.trainer import BgAugTrainer
+    from bgaug_d2.config.parse import plain
+    from bgaug_d2.inspection.samples import write_sample_sheet
+    from bgaug_d2.training.trainer import BgAugTrainer
+    from bgaug_d2.worker.start import painting_without_workers
 
     handle = register_dataset(experiment.dataset)
     cfg_d2 = to_cfg(experiment, handle.train, handle.test, "cpu")

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from bgaug_d2.bridge import register_base, to_experiment
+from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan import Plan, load_plan
-from bgaug_d2.report.plan_report import to_markdown
 from bgaug_d2.report.plots import write_plots
 from bgaug_d2.report.runs import ReportError, Run, load_runs
-from bgaug_d2.results import machine
+from bgaug_d2.runs.environment import machine
+from bgaug_d2.runs.hydra_app import register_base, to_experiment
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / "configs"

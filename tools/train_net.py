@@ -6,9 +6,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from bgaug_d2.bridge import hydra_app, save_configs, to_experiment
 from bgaug_d2.data.register import check_dataset
-from bgaug_d2.inpaint.identity import identify
+from bgaug_d2.inpaint.model.identity import identify
+from bgaug_d2.runs.hydra_app import hydra_app, save_configs, to_experiment
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -19,7 +19,7 @@ def job(cfg: DictConfig) -> None:
     paints = experiment.bgaug.paints and not experiment.eval_only
     model = identify(experiment.inpainter) if paints else None
     save_configs(cfg, experiment)
-    from bgaug_d2.trainer import run  # late: a mistake above is told before seconds of imports
+    from bgaug_d2.runs.train import run
 
     run(experiment, model)
 

@@ -11,8 +11,8 @@ from detectron2.data import DatasetMapper
 from bgaug_d2.augment.copy_paste import CopyPaste
 from bgaug_d2.augment.mapper import AugmentMapper
 from bgaug_d2.augment.rand_augment import RandAugment
-from bgaug_d2.augment_config import AugmentConfig
-from bgaug_d2.config import ConfigError
+from bgaug_d2.config.comparison import AugmentConfig
+from bgaug_d2.errors import ConfigError
 
 Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 

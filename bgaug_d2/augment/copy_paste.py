@@ -17,10 +17,9 @@ from detectron2.data.common import DatasetFromList
 from detectron2.data.transforms import ResizeTransform
 
 from bgaug_d2.augment.objects import Annotation, object_from_mask, object_mask, objects_of
-from bgaug_d2.augment_config import CopyPasteConfig
-from bgaug_d2.config import ConfigError
-from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.masks import BoolMask, Picture
+from bgaug_d2.config.comparison import CopyPasteConfig
+from bgaug_d2.errors import ConfigError, DatasetError
+from bgaug_d2.pixels.masks import BoolMask, Picture
 
 
 class CopyPaste:

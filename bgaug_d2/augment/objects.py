@@ -9,8 +9,8 @@ import numpy as np
 from detectron2.structures import BoxMode, polygons_to_bitmask
 from pycocotools import mask as coco_mask
 
-from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.masks import BoolMask, mask_to_rle
+from bgaug_d2.errors import DatasetError
+from bgaug_d2.pixels.masks import BoolMask, mask_to_rle
 
 Annotation = dict[str, Any]
 

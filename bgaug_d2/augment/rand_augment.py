@@ -11,8 +11,8 @@ from detectron2.data.transforms import Augmentation, ColorTransform, Transform, 
 from PIL import Image, ImageEnhance, ImageOps
 
 from bgaug_d2.augment.affine import AffineTransform, FloatArray
-from bgaug_d2.augment_config import GEOMETRIC_OPS, PHOTOMETRIC_OPS
-from bgaug_d2.masks import Picture
+from bgaug_d2.config.comparison import GEOMETRIC_OPS, PHOTOMETRIC_OPS
+from bgaug_d2.pixels.masks import Picture
 
 _MAX_MAGNITUDE = 10.0
 _ENHANCERS = {

@@ -18,15 +18,18 @@ from typing import Any
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 
-from bgaug_d2.cache import VariantCache
-from bgaug_d2.cache_files import folder_of, picture_name, sidecar_path
-from bgaug_d2.config import PICTURE_FORMATS, BgAugConfig, RecipeConfig
+from bgaug_d2.cache.files import folder_of, picture_name, sidecar_path
+from bgaug_d2.cache.store import VariantCache
+from bgaug_d2.config.bgaug import PICTURE_FORMATS, BgAugConfig
+from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.data.register import DatasetHandle
-from bgaug_d2.images import encode_picture, read_image
-from bgaug_d2.jobs import InpaintJob, ModelIdentity, Recipe
-from bgaug_d2.mapper import BackgroundAugMapper
-from bgaug_d2.painting import SkipImage, job_sidecar, prepare
-from bgaug_d2.planner import JobPlanner
+from bgaug_d2.jobs.job import InpaintJob, ModelIdentity, Recipe
+from bgaug_d2.painting.passes import SkipImage, prepare
+from bgaug_d2.painting.sidecar import job_sidecar
+from bgaug_d2.pixels.encode import encode_picture
+from bgaug_d2.pixels.read import read_image
+from bgaug_d2.sampling.mapper import BackgroundAugMapper
+from bgaug_d2.sampling.planner import JobPlanner
 
 _LINKS = 30_000  # to one file; file systems allow some more
 _FILLER = b"filler"

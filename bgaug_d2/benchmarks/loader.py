@@ -18,14 +18,16 @@ from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
-from bgaug_d2.build import BackgroundAugmentation, baseline_loader, train_dicts
-from bgaug_d2.config import BgAugConfig, CacheConfig, RecipeConfig, WorkerConfig
+from bgaug_d2.augmentation import BackgroundAugmentation
+from bgaug_d2.config.bgaug import BgAugConfig, CacheConfig, WorkerConfig
+from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.data.register import DatasetHandle
-from bgaug_d2.jobs import ModelIdentity
-from bgaug_d2.loader import CountedLoader
-from bgaug_d2.painters import Painting
-from bgaug_d2.protocol import WorkerSpec
-from bgaug_d2.supervisor import WorkerPool
+from bgaug_d2.jobs.job import ModelIdentity
+from bgaug_d2.sampling.counted_loader import CountedLoader
+from bgaug_d2.sampling.from_cfg import baseline_loader, train_dicts
+from bgaug_d2.worker.pool import WorkerPool
+from bgaug_d2.worker.protocol import WorkerSpec
+from bgaug_d2.worker.start import Painting
 
 ENGINE = "bgaug_d2.benchmarks.paced_engine:build_paced_engine"
 _IDENTITY = ModelIdentity("paced", "", "0" * 64, "none")

@@ -16,7 +16,6 @@ def to_markdown(report: dict[str, Any]) -> str:
     parts: dict[str, Callable[[Any], list[str]]] = {
         "engine": _engine,
         "loader": _loader,
-        "profiles": _profiles,
         "scale": _scale,
     }
     for name, part in parts.items():
@@ -28,7 +27,7 @@ def to_markdown(report: dict[str, Any]) -> str:
         for name, value in report.get(part, {}).items()
     ]
     if medians:
-        lines += _table(("what", "median"), medians)
+        lines += markdown_table(("what", "median"), medians)
     return "\n".join(lines)
 
 
@@ -54,7 +53,7 @@ def _engine(engine: Mapping[str, Any]) -> list[str]:
     header = ("engine", "images/s", "rows/s", "TFLOP/s", "of the matrix-product rate")
     ladder = [(name, f"{rate:.3g}") for name, rate in engine["ladder"].items()]
     return [
-        *_table(header, rates),
+        *markdown_table(header, rates),
         f"{engine['model']}, {engine['dtype']}, {engine['shape']['resolution']} px, mean T_hat "
         f"{engine['T_hat']['mean']:.1f} of {engine['shape']['steps']}: "
         f"{engine['speedup']['per_image']:.2f} times a call per picture, "
@@ -63,7 +62,7 @@ def _engine(engine: Mapping[str, Any]) -> list[str]:
         "relative error "
         f"{engine['solver_max_rel_error']:.1e}",
         "",
-        *_table(("ladder", "images/s"), ladder),
+        *markdown_table(("ladder", "images/s"), ladder),
     ]
 
 
@@ -80,22 +79,7 @@ def _loader(loader: Mapping[str, Any]) -> list[str]:
         for each in loader["situations"]
     ]
     header = ("on a miss", "look-ahead", "painting's speed", "images/s", "waiting", "augmented")
-    return _table(header, rows)
-
-
-def _profiles(profiles: Mapping[str, Mapping[str, float]]) -> list[str]:
-    rows = [
-        (
-            name,
-            f"{each['images_per_s']:.3g}",
-            f"{each['recognised']:.2f}",
-            f"{each['told_apart']:.2f}",
-            f"{each['diversity']:.2f}",
-        )
-        for name, each in profiles.items()
-    ]
-    header = ("profile", "images/s", "taken for its kind", "told from real", "diversity")
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _scale(sizes: Sequence[Mapping[str, float]]) -> list[str]:
@@ -108,10 +92,10 @@ def _scale(sizes: Sequence[Mapping[str, float]]) -> list[str]:
         )
         for each in sizes
     ]
-    return _table(("entries", "look-up, ms", "start, ms", "memory grown, kB"), rows)
+    return markdown_table(("entries", "look-up, ms", "start, ms", "memory grown, kB"), rows)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """A Markdown table and an empty line."""
     lines = [header, ("---",) * len(header), *rows]
     return [*(f"| {' | '.join(line)} |" for line in lines), ""]

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bgaug_d2.inpaint.one_by_one import OneByOneEngine
-from bgaug_d2.masks import Picture
-from bgaug_d2.paint_request import PaintRequest
+from bgaug_d2.painting.engine_interface import PaintRequest
+from bgaug_d2.painting.one_by_one import OneByOneEngine
+from bgaug_d2.pixels.masks import Picture
 
 
 class PacedEngine(OneByOneEngine):

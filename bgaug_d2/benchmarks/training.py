@@ -16,15 +16,18 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 
+from bgaug_d2.augmentation import BackgroundAugmentation
 from bgaug_d2.benchmarks.loader import paced_painting
-from bgaug_d2.build import BackgroundAugmentation, baseline_loader, train_dicts
-from bgaug_d2.config import BgAugConfig, CacheConfig, RecipeConfig, WorkerConfig
+from bgaug_d2.config.bgaug import BgAugConfig, CacheConfig, WorkerConfig
+from bgaug_d2.config.experiment import ExperimentConfig
+from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.data.register import DatasetHandle, register_dataset
-from bgaug_d2.detectron_cfg import to_cfg
-from bgaug_d2.experiment_config import ExperimentConfig
-from bgaug_d2.images import encode_picture, read_image
-from bgaug_d2.loader import CountedLoader
-from bgaug_d2.trainer import BgAugTrainer
+from bgaug_d2.pixels.encode import encode_picture
+from bgaug_d2.pixels.read import read_image
+from bgaug_d2.sampling.counted_loader import CountedLoader
+from bgaug_d2.sampling.from_cfg import baseline_loader, train_dicts
+from bgaug_d2.training.detectron2_cfg import to_cfg
+from bgaug_d2.training.trainer import BgAugTrainer
 
 _WARM_UP = 3
 _PAINTED_PER_S = 4.0  # on the fly, beside training

@@ -27,8 +27,8 @@ import numpy.typing as npt
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from bgaug_d2.jobs import AnnotationError
-from bgaug_d2.ratios import background_ratios
+from bgaug_d2.cache.background_ratios import background_ratios
+from bgaug_d2.errors import AnnotationError
 
 logger = logging.getLogger(__name__)
 

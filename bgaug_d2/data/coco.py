@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bgaug_d2.data import coco_check
-from bgaug_d2.data.errors import DatasetError
+from bgaug_d2.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 

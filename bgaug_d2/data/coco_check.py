@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
-from bgaug_d2 import rle
-from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.images import MAX_PIXELS, ImageError, resolve_inside
-from bgaug_d2.jobs import AnnotationError
+from bgaug_d2.errors import AnnotationError, DatasetError, ImageError
+from bgaug_d2.pixels import rle
+from bgaug_d2.pixels.paths import resolve_inside
+from bgaug_d2.pixels.read import MAX_PIXELS
 
 _MAX_OUTLINE = 4e6  # pixels; pycocotools stores 80 bytes for each
 _TAIL_BYTES = 64

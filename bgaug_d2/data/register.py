@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bgaug_d2.config.experiment import DatasetConfig
 from bgaug_d2.data import voc
 from bgaug_d2.data.coco import CocoSplit, load_coco, read_categories
 from bgaug_d2.data.coco_check import check_ending, find_inside
-from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.data.toy import generate_toy, size_limits
-from bgaug_d2.experiment_config import DatasetConfig
-from bgaug_d2.jobs import canonical_json
+from bgaug_d2.data.toy.world import generate_toy, size_limits
+from bgaug_d2.errors import DatasetError
+from bgaug_d2.jobs.digests import canonical_json
 
 _DictLoader = Callable[[], list[dict[str, Any]]]
 

@@ -20,9 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from bgaug_d2.data.coco_check import find_inside
-from bgaug_d2.data.errors import DatasetError
-from bgaug_d2.data.polygons import mask_to_polygons
-from bgaug_d2.jobs import AnnotationError
+from bgaug_d2.errors import AnnotationError, DatasetError
+from bgaug_d2.pixels.polygons import mask_to_polygons
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

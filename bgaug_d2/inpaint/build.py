@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from bgaug_d2.config import CPU_ROWS, GPU_ROWS
+from bgaug_d2.config.bgaug import CPU_ROWS, GPU_ROWS
+from bgaug_d2.errors import ModelError
+from bgaug_d2.inpaint.denoise.compiled_unet import compiled
 from bgaug_d2.inpaint.engine import Engine
-from bgaug_d2.inpaint.errors import ModelError
-from bgaug_d2.inpaint.models import load_model
-from bgaug_d2.inpaint.static_unet import compiled
-from bgaug_d2.jobs import ModelIdentity
+from bgaug_d2.inpaint.model.load import load_model
+from bgaug_d2.jobs.job import ModelIdentity
 
 logger = logging.getLogger(__name__)
 

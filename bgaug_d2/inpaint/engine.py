@@ -16,16 +16,16 @@ from typing import TypeVar
 
 import torch
 
-from bgaug_d2.inpaint.autoencoder import pictures
-from bgaug_d2.inpaint.errors import ModelError
-from bgaug_d2.inpaint.memory import LatentMemory
+from bgaug_d2.errors import ModelError
+from bgaug_d2.inpaint.check_request import fault_of
+from bgaug_d2.inpaint.denoise.dpm_solver import SolverTable, solver_table
+from bgaug_d2.inpaint.denoise.latent_cache import LatentMemory
+from bgaug_d2.inpaint.denoise.trajectory import Walk, begin, is_guided, step
+from bgaug_d2.inpaint.denoise.unet_calls import predict
+from bgaug_d2.inpaint.denoise.vae import pictures
 from bgaug_d2.inpaint.meter import Meter
-from bgaug_d2.inpaint.models import InpaintModel
-from bgaug_d2.inpaint.painter import Walk, begin, is_guided, step
-from bgaug_d2.inpaint.prediction import predict
-from bgaug_d2.inpaint.requests import fault_of
-from bgaug_d2.inpaint.solver import SolverTable, solver_table
-from bgaug_d2.paint_request import PaintRequest, PaintResult
+from bgaug_d2.inpaint.model.load import InpaintModel
+from bgaug_d2.painting.engine_interface import PaintRequest, PaintResult
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from bgaug_d2.keys import did_you_mean, join
+from bgaug_d2.config.parse import did_you_mean, join
 from bgaug_d2.report.runs import BACKGROUNDS, ReportError
 
 # Name in plans and reports -> (task, metric) in results.json, COCO's names.

@@ -1,0 +1,155 @@
+"""Composition root: from settings to cache, planner, painting processes, mapper and loader.
+
+Two halves, because painting processes belong to a machine and loaders to a training process:
+
+    with painting_workers(settings, inpainter, image_root) as workers:   # once per machine
+        launch(main, num_gpus, args=(cfg, workers.painting))
+
+    def main(cfg, painting):                                             # in each training process
+        augmentation = BackgroundAugmentation(settings, painting)
+        loader = augmentation.train_loader(cfg, mapper=DatasetMapper(cfg, True))
+
+With one training process both are one: ``background_augmentation(...)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data.common import DatasetFromList
+
+from bgaug_d2.cache.store import VariantCache
+from bgaug_d2.config.bgaug import BgAugConfig, InpainterConfig
+from bgaug_d2.jobs.job import Recipe
+from bgaug_d2.sampling.counted_loader import CountedLoader
+from bgaug_d2.sampling.from_cfg import (
+    DatasetDict,
+    Mapper,
+    expanded,
+    loader_from_cfg,
+    loader_options,
+    train_dicts,
+    visit_sampler,
+)
+from bgaug_d2.sampling.loader import VisitedDataset, in_flight_draws
+from bgaug_d2.sampling.lookahead import LookAhead
+from bgaug_d2.sampling.mapper import BackgroundAugMapper
+from bgaug_d2.sampling.planner import JobPlanner
+from bgaug_d2.sampling.visit_sampler import VisitSampler
+from bgaug_d2.worker.start import Painting, cache_bytes, painting_workers, worker_client
+
+
+@contextlib.contextmanager
+def background_augmentation(
+    settings: BgAugConfig, inpainter: InpainterConfig, image_root: str, seed: int = 0
+) -> Iterator[BackgroundAugmentation]:
+    """Painting processes and augmentation together, for one training process.
+
+    Example, around any Detectron2 project's trainer:
+        with background_augmentation(BgAugConfig(mode="replace"), InpainterConfig(), root) as aug:
+            loader = aug.train_loader(cfg, mapper=MyMapper(cfg))  # what build_train_loader returns
+            ...
+
+    Args:
+        settings: As in ``painting_workers``, like the next two.
+        inpainter: The model.
+        image_root: Folder that holds all images of the data set.
+        seed: Seed of the draws.
+    """
+    with painting_workers(settings, inpainter, image_root) as workers:
+        augmentation = BackgroundAugmentation(settings, workers.painting, seed)
+        try:
+            yield augmentation
+        finally:
+            augmentation.close()
+
+
+class BackgroundAugmentation:
+    """The augmentation in one training process: wraps mappers, builds training loaders.
+
+    Args:
+        settings: Mode, recipe, cache and behaviour on a miss.
+        painting: From ``painting_workers``, of this machine.
+        seed: Seed of the draws, the same in all training processes.
+    """
+
+    def __init__(self, settings: BgAugConfig, painting: Painting, seed: int = 0) -> None:
+        self.settings = settings
+        self.painting = painting
+        self.seed = seed
+        self.recipe = Recipe(
+            settings.recipe,
+            painting.identity,
+            painting.dtype,
+            picture_format=settings.cache.format,
+        )
+        self.cache = VariantCache(settings.cache.dir, cache_bytes(settings))
+        self.client = worker_client(painting.addresses, settings.worker)
+        self._loaders: list[CountedLoader] = []
+
+    def planner(self, class_names: Sequence[str]) -> JobPlanner:
+        """Plans draws; ``class_names`` are the data set's, indexed by ``category_id``."""
+        return JobPlanner(
+            self.settings, self.recipe, self.painting.image_root, self.seed, class_names
+        )
+
+    def wrap(self, mapper: Mapper, planner: JobPlanner) -> BackgroundAugMapper:
+        """``mapper``, shown a painted background on some draws."""
+        worker, on_miss = self.settings.worker, self.settings.on_miss
+        return BackgroundAugMapper(
+            mapper, planner, self.cache, self.client, on_miss, worker.deadline_s
+        )
+
+    def train_loader(
+        self,
+        cfg: CfgNode,
+        mapper: Mapper | None = None,
+        dataset_dicts: list[DatasetDict] | None = None,
+        start_iter: int = 0,
+    ) -> CountedLoader:
+        """Detectron2's training loader with painted backgrounds.
+
+        Args:
+            cfg: Batch size, sampler, loader processes, seed and names of the data sets.
+            mapper: Any mapper of dataset dicts; Detectron2's ``DatasetMapper`` by default.
+            dataset_dicts: Instead of those that ``cfg.DATASETS.TRAIN`` names.
+            start_iter: First iteration, so that a resumed run draws what it would have drawn.
+
+        Returns:
+            Endless batches; it counts outcomes and is closed with this object.
+        """
+        if dataset_dicts is None:
+            dataset_dicts = train_dicts(cfg)
+        if self.settings.mode == "expand":
+            dataset_dicts = expanded(dataset_dicts, self.settings)
+        names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
+        planner = self.planner(names)
+        wrapped = self.wrap(mapper or DatasetMapper(cfg, True), planner)
+        sampler = visit_sampler(cfg, dataset_dicts, start_iter)
+        loader = loader_from_cfg(cfg, dataset_dicts, wrapped, sampler)
+        counted = CountedLoader(loader, self._look_ahead(cfg, loader, sampler, planner))
+        self._loaders.append(counted)
+        return counted
+
+    def close(self) -> None:
+        """Stop looking ahead in all loaders built here."""
+        for loader in self._loaders:
+            loader.close()
+
+    def _look_ahead(
+        self, cfg: CfgNode, loader: Any, sampler: VisitSampler, planner: JobPlanner
+    ) -> LookAhead | None:
+        draws = self.settings.look_ahead
+        # With on_miss=error nothing is asked for; a test of that mode must not be helped along.
+        if not draws or self.client is None or self.settings.on_miss == "error":
+            return None
+        stored = loader
+        while not isinstance(stored, DatasetFromList):
+            stored = stored.dataset  # shared with the loader: COCO's takes 0.5 GB
+        in_flight = in_flight_draws(*loader_options(cfg).values())
+        dataset = VisitedDataset(stored)
+        return LookAhead(sampler, dataset, planner, self.cache, self.client, draws, in_flight)

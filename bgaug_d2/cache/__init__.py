@@ -1,0 +1,1 @@
+"""Painted pictures on disk: content-addressed, verified, safe against kills and full disks."""

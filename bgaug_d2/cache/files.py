@@ -1,0 +1,290 @@
+"""How the cache lies on disk: names, the sidecar's sealed form, atomic writes and checked reads.
+
+``<root>/<key[:2]>/<key[2:4]>/<key>.json`` is the sidecar and, beside it, ``<key>.<digits>.png``
+(or ``.jpg``) the picture; the 16 digits begin the picture's SHA-256. With the content in the name,
+two writers of one key can never pair the picture of one with the sidecar of the other. The picture
+is in place before the sidecar is, so a sidecar means a whole entry. A sidecar must be, byte for
+byte, the canonical JSON of its own content, and its ``digest`` covers all of it.
+
+Nothing is flushed to the device before the rename: a power cut can leave a short file behind, and
+the digests turn that into a miss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bgaug_d2.errors import CacheError
+from bgaug_d2.jobs.digests import canonical_json, digest_file
+
+SCHEMA = 1
+MARKER = "bgaug_cache.json"
+QUARANTINE = "quarantine"
+BACKGROUND_RATIOS = "background_ratios"  # kept here by `ratios`
+TEMP_PREFIX = ".tmp-"
+PICTURE_SUFFIXES = (".png", ".jpg")
+
+# A real sidecar has a few thousand bytes; a damaged one must not fill the memory of a reader.
+MAX_SIDECAR_BYTES = 1 << 20
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHARD = re.compile(r"[0-9a-f]{2}")
+
+
+class CorruptEntryError(Exception):
+    """An entry is not what its writer stored; ``picture`` is the path of the picture to blame."""
+
+    def __init__(self, message: str, picture: str | None = None) -> None:
+        super().__init__(message)
+        self.picture = picture
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A finished picture.
+
+    Attributes:
+        path: The picture, uint8 RGB of the source's size. It may vanish once it is evicted.
+        sidecar: Provenance; the fields are listed in ``VariantCache``.
+    """
+
+    path: str
+    sidecar: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.sidecar["key"])
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A job that will not get a picture, and why (``reason`` is the sidecar's ``rejected``)."""
+
+    reason: str
+    sidecar: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.sidecar["key"])
+
+
+def check_key(key: str) -> str:
+    """Return ``key``, which becomes a path; ValueError if it is not 64 lower-case hex digits."""
+    if not isinstance(key, str) or not _SHA256.fullmatch(key):
+        raise ValueError(f"cache key {key!r} must be 64 lower-case hex digits")
+    return key
+
+
+def folder_of(root: str, key: str) -> str:
+    """Where the files of ``key`` lie."""
+    return os.path.join(root, key[:2], key[2:4])
+
+
+def sidecar_path(root: str, key: str) -> str:
+    """The file whose presence means that there is an entry."""
+    return os.path.join(root, key[:2], key[2:4], f"{key}.json")
+
+
+def picture_name(key: str, sha256: str, suffix: str) -> str:
+    """File name of a picture with this digest (64 hex digits); ``suffix`` of ``PICTURE_SUFFIXES``.
+
+    Names are for people and tools: readers go by what a file holds.
+    """
+    return f"{key}.{sha256[:16]}{suffix}"
+
+
+def claim_folder(root: str) -> OSError | None:
+    """Make ``root`` a cache, or see that it is one.
+
+    Returns:
+        None, or the error when an existing, empty folder cannot be written to.
+
+    Raises:
+        CacheError: ``root`` holds something else, has another schema or cannot be made.
+    """
+    try:
+        os.makedirs(root, exist_ok=True)
+        names = os.listdir(root)
+    except OSError as error:
+        raise CacheError(f"cache folder {root} cannot be used: {error.strerror}") from error
+    if MARKER in names:
+        _check_marker(os.path.join(root, MARKER))
+        return None
+    foreign = [name for name in names if not _is_ours(name)]
+    if foreign:
+        raise CacheError(
+            f"{root} has no {MARKER} but holds other files, such as {min(foreign)!r}; "
+            "give an empty folder or one that bgaug_d2 made"
+        )
+    try:
+        write_atomically(
+            {os.path.join(root, MARKER): canonical_json({"schema": SCHEMA})}, sync=True
+        )
+    except OSError as error:
+        return error
+    return None
+
+
+def _check_marker(path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            content = json.loads(file.read(MAX_SIDECAR_BYTES))
+        schema = content["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(
+            f"{path} is damaged ({error}); delete it, the entries stay valid"
+        ) from error
+    if schema != SCHEMA:
+        raise CacheError(
+            f"{path} says schema {schema!r}, this version reads {SCHEMA}; use another folder"
+        )
+
+
+def _is_ours(name: str) -> bool:
+    # A fresh volume has lost+found; hidden files belong to the system or are our own temporaries.
+    known = (QUARANTINE, BACKGROUND_RATIOS, "lost+found")
+    return name.startswith(".") or name in known or bool(_SHARD.fullmatch(name))
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a sidecar: canonical JSON with ``digest`` added.
+
+    Raises:
+        ValueError, TypeError: A value is no JSON (nor are NaN and infinity), or all is too large.
+    """
+    # Through JSON once, so that what is hashed is what a reader will parse (1 -> "1" as a name).
+    plain = json.loads(canonical_json({**content, "digest": ""}))
+    del plain["digest"]
+    plain["digest"] = _digest(plain)
+    sealed = canonical_json(plain)
+    if len(sealed) > MAX_SIDECAR_BYTES:
+        raise ValueError(
+            f"sidecar has {len(sealed)} bytes, at most {MAX_SIDECAR_BYTES} are allowed"
+        )
+    return sealed
+
+
+def unseal(data: bytes, key: str) -> dict[str, Any]:
+    """The content of a sidecar's bytes.
+
+    Raises:
+        CorruptEntryError: They are not what ``seal`` made for ``key``.
+    """
+    if len(data) > MAX_SIDECAR_BYTES:
+        raise CorruptEntryError("sidecar is too large")
+    try:
+        content = json.loads(data)
+        canonical = canonical_json(content)
+    except (ValueError, RecursionError) as error:
+        raise CorruptEntryError("sidecar is not JSON") from error
+    if not isinstance(content, dict) or canonical != data:
+        raise CorruptEntryError("sidecar is not canonical JSON")
+    if content.get("digest") != _digest({k: v for k, v in content.items() if k != "digest"}):
+        raise CorruptEntryError("sidecar does not match its digest")
+    if content.get("key") != key or content.get("schema") != SCHEMA:
+        raise CorruptEntryError("sidecar belongs to another key or schema")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def read_record(root: str, key: str, verify: bool = True) -> CacheEntry | Rejection:
+    """Read and check one entry.
+
+    Args:
+        root: The cache's folder.
+        key: 64 hex digits.
+        verify: Whether the picture is hashed; otherwise only its size is checked.
+
+    Raises:
+        FileNotFoundError: There is no such entry (any more).
+        CorruptEntryError: There is one, and it is damaged.
+        OSError: It cannot be read now.
+    """
+    path = sidecar_path(root, key)
+    with open(path, "rb") as file:
+        sidecar = unseal(file.read(MAX_SIDECAR_BYTES + 1), key)
+    if "rejected" in sidecar:
+        return Rejection(str(sidecar["rejected"]), sidecar)
+    sha256 = str(sidecar.get("sha256"))
+    names = [picture_name(key, sha256, suffix) for suffix in PICTURE_SUFFIXES]
+    if not _SHA256.fullmatch(sha256) or sidecar.get("file") not in names:
+        raise CorruptEntryError("sidecar names no picture of its key")
+    picture = os.path.join(os.path.dirname(path), sidecar["file"])
+    try:
+        info = os.stat(picture)
+        # Opening a pipe would wait for ever.
+        sound = stat.S_ISREG(info.st_mode) and info.st_size == sidecar.get("num_bytes")
+        sound = sound and (not verify or digest_file(picture) == sha256)
+    except FileNotFoundError:
+        # Eviction takes the sidecar first: if it is gone too, this is a plain miss.
+        os.stat(path)
+        raise CorruptEntryError("picture is missing") from None
+    if not sound:
+        raise CorruptEntryError("picture does not match its digest", picture)
+    return CacheEntry(picture, sidecar)
+
+
+def write_atomically(contents: Mapping[str, bytes], sync: bool = False) -> None:
+    """Write all temporaries, then rename in order: a full disk shows before anything is visible.
+
+    Args:
+        contents: Bytes by path; the folders exist.
+        sync: Flush to the device before renaming.
+
+    Raises:
+        OSError: Nothing or a first part of ``contents`` is in place; no temporary is left.
+    """
+    temporaries = {
+        path: os.path.join(os.path.dirname(path), f"{TEMP_PREFIX}{secrets.token_hex(12)}")
+        for path in contents
+    }
+    try:
+        for path, data in contents.items():
+            with open(temporaries[path], "xb") as file:
+                file.write(data)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
+    except BaseException:
+        for temporary in temporaries.values():
+            remove(temporary)
+        raise
+
+
+def remove(path: str) -> bool:
+    """Whether ``path`` was there and could be removed."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return False
+    return True
+
+
+def quarantine(root: str, key: str, fault: CorruptEntryError) -> bool:
+    """Move the sidecar, then the damaged picture, out of the way; whether ``key`` is a miss now.
+
+    A picture that the fault does not name stays: another writer may be about to finish it, and
+    without a sidecar it is swept in the end.
+    """
+    sidecar = sidecar_path(root, key)
+    target = os.path.join(root, QUARANTINE)
+    try:
+        os.makedirs(target, exist_ok=True)
+        for path in filter(None, (sidecar, fault.picture)):
+            os.replace(path, os.path.join(target, os.path.basename(path)))
+    except OSError:
+        return not os.path.exists(sidecar)  # another reader was faster, or the folder is read-only
+    return True

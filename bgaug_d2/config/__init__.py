@@ -1,0 +1,1 @@
+"""Every setting as a plain dataclass; standard library only."""

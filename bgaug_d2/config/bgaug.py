@@ -1,0 +1,175 @@
+"""Settings of the augmentation as plain dataclasses; standard library only.
+
+Every key lives here once, with its default and its allowed values, which ``__post_init__`` checks;
+``experiment_config`` adds what a whole training run needs. The classes are not frozen because Hydra
+cannot compose frozen schemas; treat them as constants all the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bgaug_d2.config.checks import check_between, check_choice
+from bgaug_d2.config.recipe import RecipeConfig
+from bgaug_d2.errors import ConfigError
+
+MODES = ("none", "duplicate", "replace", "expand")
+WEIGHTINGS = ("uniform", "nonuniform")
+ON_MISS = ("original", "wait", "error")
+DTYPES = ("auto", "float32", "bfloat16")
+PICTURE_FORMATS = ("png", "jpeg")
+GPU_ROWS, CPU_ROWS = 32, 8  # what worker.rows=0 means
+
+
+@dataclass
+class InpainterConfig:
+    """Which diffusion model paints.
+
+    Attributes:
+        model: ``tiny`` (built into the package), a hub id, or a local folder in diffusers' layout.
+        revision: Hub revision (branch, tag or commit); ignored for ``tiny`` and folders.
+        dtype: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where a GPU is present). It is part
+            of the cache key: set it where a cache filled on a GPU is read on a machine without one.
+        license: SPDX-like name recorded with every picture.
+    """
+
+    model: str = "tiny"
+    revision: str = "main"
+    dtype: str = "auto"
+    license: str = "unknown"
+
+    def __post_init__(self) -> None:
+        check_choice("inpainter.dtype", self.dtype, DTYPES)
+        if not self.model:
+            raise ConfigError("inpainter.model is empty; give 'tiny', a hub id or a local folder")
+
+
+@dataclass
+class CacheConfig:
+    """Where painted pictures are kept.
+
+    Attributes:
+        dir: Folder of the cache; created when missing.
+        max_gb: Size quota in 10**9 bytes, oldest entries go first; 0 means no quota.
+        format: ``png`` keeps objects bit for bit. ``jpeg`` (quality 95, no chroma subsampling) is
+            faster to read and smaller, and changes objects a little: on COCO by 1.3 grey levels on
+            average, at most 3 over the objects of one image.
+    """
+
+    dir: str = "output/bgaug_cache"
+    max_gb: float = 0.0
+    format: str = "png"
+
+    def __post_init__(self) -> None:
+        check_choice("cache.format", self.format, PICTURE_FORMATS)
+        check_between("cache.max_gb", self.max_gb, 0)
+        if not self.dir:
+            raise ConfigError("cache.dir is empty; give a folder")
+
+
+@dataclass
+class WorkerConfig:
+    """The painting processes and how long anybody waits for them. Times are seconds.
+
+    Attributes:
+        devices: Torch devices, one process each; ``auto`` means every GPU, or the CPU where there
+            is none.
+        rows: Rows of a UNet call, one per picture and guidance branch; 0 means 32 on a GPU, 8 on a
+            CPU.
+        compile: Compile the UNet for calls of ``rows`` rows and of 4: minutes at the start, faster
+            calls after it; for long runs on a GPU.
+        cuda_graphs: With ``compile``, replay the calls of 4 rows as CUDA graphs, so that a picture
+            painted alone does not wait for the launch of kernels.
+        threads: CPU threads per process that decode, build masks and encode PNG beside the model.
+        queue_size: Jobs a process holds; more are refused at once.
+        deadline_s: How long ``on_miss=wait`` waits for one picture.
+        start_timeout_s: How long a process may take to load its model, and to compile it.
+        heartbeat_s: Pause between two heartbeats.
+        hang_timeout_s: A process without progress for so long is killed and started anew.
+        max_restarts: Restarts in a row, without a picture between them, before it is given up.
+        backoff_s: Pause before the first restart; it doubles with each further one, up to 60 s.
+        breaker_failures: Failures in a row after which a client stops asking.
+        breaker_cooldown_s: Pause before it asks again.
+    """
+
+    devices: list[str] = field(default_factory=lambda: ["auto"])
+    rows: int = 0
+    compile: bool = False
+    cuda_graphs: bool = False
+    threads: int = 2
+    queue_size: int = 512
+    deadline_s: float = 120.0
+    start_timeout_s: float = 600.0
+    heartbeat_s: float = 5.0
+    hang_timeout_s: float = 120.0
+    max_restarts: int = 5
+    backoff_s: float = 0.5
+    breaker_failures: int = 5
+    breaker_cooldown_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_between("worker.rows", self.rows, 0, 1024)
+        check_between("worker.threads", self.threads, 1, 256)
+        check_between("worker.queue_size", self.queue_size, 1, 1_000_000)
+        check_between("worker.max_restarts", self.max_restarts, 0)
+        check_between("worker.breaker_failures", self.breaker_failures, 1)
+        for name in ("deadline_s", "start_timeout_s", "heartbeat_s", "hang_timeout_s"):
+            check_between(f"worker.{name}", getattr(self, name), 0.01)
+        for name in ("backoff_s", "breaker_cooldown_s"):
+            check_between(f"worker.{name}", getattr(self, name), 0)
+        if self.cuda_graphs and not self.compile:
+            raise ConfigError("worker.cuda_graphs=true needs worker.compile=true")
+        if not self.devices:
+            raise ConfigError("worker.devices is empty; give ['auto'], ['cpu'] or ['cuda:0', ...]")
+
+
+@dataclass
+class BgAugConfig:
+    """Which training samples show a painted background.
+
+    Attributes:
+        mode: ``none`` (baseline), ``replace`` (each draw is swapped with probability ``p``) or
+            ``expand`` (the paper: the data set becomes originals plus copies), or ``duplicate``
+            (its control: the copies are originals too).
+        p: Probability of ``replace``, 0..1.
+        variants: Number V of different backgrounds an image has in mode ``replace``.
+        alpha: Copies per image in modes ``expand`` and ``duplicate`` (paper, figure 6).
+        weighting: ``uniform`` (alpha copies each) or ``nonuniform`` (more for larger backgrounds).
+        on_miss: What a draw does when its picture is not in the cache yet: take the ``original``
+            (and ask for the picture), ``wait`` for it, or stop with an ``error``.
+        look_ahead: How many draws ahead of training missing pictures are asked for; 0 switches it
+            off.
+        recipe: How backgrounds are painted.
+        cache: Where pictures are kept.
+        worker: The painting processes.
+    """
+
+    mode: str = "none"
+    p: float = 0.5
+    variants: int = 4
+    alpha: int = 1
+    weighting: str = "uniform"
+    on_miss: str = "original"
+    look_ahead: int = 128
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    worker: WorkerConfig = field(default_factory=WorkerConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("bgaug.mode", self.mode, MODES)
+        check_choice("bgaug.weighting", self.weighting, WEIGHTINGS)
+        check_choice("bgaug.on_miss", self.on_miss, ON_MISS)
+        check_between("bgaug.p", self.p, 0, 1)
+        check_between("bgaug.variants", self.variants, 1, 10_000)
+        check_between("bgaug.alpha", self.alpha, 1, 1000)
+        check_between("bgaug.look_ahead", self.look_ahead, 0, 1_000_000)
+        if self.worker.compile and self.recipe.whole_every > 1:
+            raise ConfigError(
+                f"recipe.whole_every={self.recipe.whole_every} runs parts of the UNet, which "
+                "worker.compile=true compiles as a whole; choose one of the two"
+            )
+
+    @property
+    def paints(self) -> bool:
+        """Whether training shows painted pictures, so that a model and a cache are needed."""
+        return self.mode in ("replace", "expand")

@@ -1,0 +1,265 @@
+"""Settings of a whole run (data set, detector, schedule, launch) around those of the augmentation.
+
+Standard library only, like ``config``. ``bridge`` fills these classes from Hydra,
+``detectron_cfg`` turns them into Detectron2's own configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bgaug_d2.config.bgaug import BgAugConfig, InpainterConfig
+from bgaug_d2.config.checks import check_between, check_choice
+from bgaug_d2.config.comparison import AugmentConfig
+from bgaug_d2.errors import ConfigError
+
+DATASET_KINDS = ("toy", "coco", "voc", "registered")
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@dataclass
+class ToyConfig:
+    """The built-in procedural world (``bgaug_d2.data.toy.world``).
+
+    Attributes:
+        image_size: Longer side, in pixels.
+        num_train, num_val, num_test: Images of each split.
+        seed: Of the training split; the other two are the same for every seed.
+        bias: Of the training split, 0..1: how firmly classes go with a few backgrounds.
+        evaluate_on: ``val`` (to decide by) or ``test`` (to report).
+    """
+
+    image_size: int = 128
+    num_train: int = 100
+    num_val: int = 100
+    num_test: int = 200
+    seed: int = 0
+    bias: float = 0.9
+    evaluate_on: str = "test"
+
+    def __post_init__(self) -> None:
+        check_between("dataset.toy.image_size", self.image_size, 64, 1024)
+        check_between("dataset.toy.num_train", self.num_train, 1)
+        check_between("dataset.toy.num_val", self.num_val, 1)
+        check_between("dataset.toy.num_test", self.num_test, 1)
+        check_between("dataset.toy.bias", self.bias, 0, 1)
+        check_choice("dataset.toy.evaluate_on", self.evaluate_on, ("val", "test"))
+
+
+@dataclass
+class CocoConfig:
+    """A data set in COCO's format; paths are relative to ``dataset.root``.
+
+    Attributes:
+        train_json, train_images, test_json, test_images: Annotation files and image folders.
+        train_captions: Caption file for ``recipe.prompt=caption``; may be empty.
+        percent: Share of the training images, in (0, 100].
+        fold: Which of the literature's folds (1..5) the share is; unused at 100 %.
+    """
+
+    train_json: str = "annotations/instances_train2017.json"
+    train_images: str = "train2017"
+    test_json: str = "annotations/instances_val2017.json"
+    test_images: str = "val2017"
+    train_captions: str = "annotations/captions_train2017.json"
+    percent: float = 100.0
+    fold: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100:
+            raise ConfigError(f"dataset.coco.percent={self.percent!r} must be in (0, 100]")
+        check_between("dataset.coco.fold", self.fold, 0)
+
+
+@dataclass
+class VocConfig:
+    """PASCAL VOC in its own layout (``VOC2007/``, ``VOC2012/`` under ``dataset.root``).
+
+    Attributes:
+        train, test: ``YEAR_SPLIT`` names, for example ``2007_trainval``.
+        masks: Read instance masks from ``SegmentationObject`` and keep only images that have them
+            (needed by Mask R-CNN); off: boxes, and masks where present protect the objects.
+    """
+
+    train: list[str] = field(default_factory=lambda: ["2007_trainval", "2012_trainval"])
+    test: list[str] = field(default_factory=lambda: ["2007_test"])
+    masks: bool = False
+
+
+@dataclass
+class DatasetConfig:
+    """What is trained and tested on.
+
+    Attributes:
+        kind: ``toy``, ``coco``, ``voc`` or ``registered`` (names in Detectron2's catalogue).
+        root: Folder of the data; the toy world is written there. Nothing outside it is opened.
+        train_names, test_names: Registered names, for kind ``registered`` only.
+        max_train_images, max_test_images: Keep the first so many images; 0 keeps all.
+    """
+
+    kind: str = "toy"
+    root: str = "output/toy"
+    train_names: list[str] = field(default_factory=list)
+    test_names: list[str] = field(default_factory=list)
+    max_train_images: int = 0
+    max_test_images: int = 0
+    toy: ToyConfig = field(default_factory=ToyConfig)
+    coco: CocoConfig = field(default_factory=CocoConfig)
+    voc: VocConfig = field(default_factory=VocConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("dataset.kind", self.kind, DATASET_KINDS)
+        check_between("dataset.max_train_images", self.max_train_images, 0)
+        check_between("dataset.max_test_images", self.max_test_images, 0)
+        if self.kind == "registered" and not (self.train_names and self.test_names):
+            raise ConfigError("dataset.kind='registered' needs dataset.train_names and .test_names")
+
+
+@dataclass
+class DetectorConfig:
+    """The detector, as Detectron2 knows it.
+
+    Attributes:
+        config_file: A model-zoo name (``COCO-InstanceSegmentation/...yaml``) or the path of a YAML
+            file.
+        weights: Start weights: a path, a ``detectron2://`` or ``https://`` address, ``toy`` (a
+            backbone that comes with the package, for ``detector=toy_mask_rcnn``), or empty for
+            random weights.
+        opts: Further Detectron2 settings as a nested mapping; unknown keys are an error.
+    """
+
+    config_file: str = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+    weights: str = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+    opts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ScheduleConfig:
+    """Length and pace of training.
+
+    Attributes:
+        iterations: Optimizer steps; equal for a baseline and its augmented twin.
+        images_per_batch: Images per step over all GPUs.
+        optimizer: ``sgd`` (Detectron2's own, with momentum) or ``adamw``.
+        base_lr: Learning rate for that batch.
+        weight_decay: Weight decay, without that of normalisation layers.
+        steps: Iterations at which the rate falls to a tenth.
+        warmup_iters: Linear warm-up.
+        eval_period: Iterations between two evaluations; 0 evaluates at the end only.
+        checkpoint_period: Iterations between two checkpoints.
+        num_workers: Loader processes per GPU.
+        batch_factor: Linear scaling to another batch (Goyal et al. 2017, arXiv 1706.02677): so many
+            times the images per batch and the learning rate, so many times fewer iterations
+            everywhere above. It is applied once, by ``scaled``.
+    """
+
+    iterations: int = 90_000
+    images_per_batch: int = 16
+    optimizer: str = "sgd"
+    base_lr: float = 0.02
+    weight_decay: float = 0.0001
+    steps: list[int] = field(default_factory=lambda: [60_000, 80_000])
+    warmup_iters: int = 1000
+    eval_period: int = 0
+    checkpoint_period: int = 5000
+    num_workers: int = 4
+    batch_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.batch_factor = float(self.batch_factor)
+        check_between("schedule.batch_factor", self.batch_factor, 0.001, 1000)
+        check_between("schedule.iterations", self.iterations, 1)
+        check_between("schedule.images_per_batch", self.images_per_batch, 1)
+        check_choice("schedule.optimizer", self.optimizer, OPTIMIZERS)
+        check_between("schedule.base_lr", self.base_lr, 0)
+        check_between("schedule.weight_decay", self.weight_decay, 0)
+        check_between("schedule.warmup_iters", self.warmup_iters, 0)
+        check_between("schedule.eval_period", self.eval_period, 0)
+        check_between("schedule.checkpoint_period", self.checkpoint_period, 1)
+        check_between("schedule.num_workers", self.num_workers, 0)
+
+
+def scaled(schedule: ScheduleConfig) -> ScheduleConfig:
+    """The schedule with its ``batch_factor`` applied; that of the result is 1.
+
+    Raises:
+        ConfigError: The factor does not give a whole number of images per batch.
+    """
+    factor = schedule.batch_factor
+    if factor == 1:
+        return schedule
+    images = schedule.images_per_batch * factor
+    if images != int(images):
+        raise ConfigError(
+            f"schedule.batch_factor={factor:g} times schedule.images_per_batch="
+            f"{schedule.images_per_batch} is {images:g}, no whole number of images"
+        )
+    return replace(
+        schedule,
+        batch_factor=1.0,
+        images_per_batch=int(images),
+        base_lr=schedule.base_lr * factor,
+        iterations=max(1, round(schedule.iterations / factor)),
+        steps=[max(1, round(step / factor)) for step in schedule.steps],
+        warmup_iters=round(schedule.warmup_iters / factor),
+        eval_period=round(schedule.eval_period / factor),
+        checkpoint_period=max(1, round(schedule.checkpoint_period / factor)),
+    )
+
+
+@dataclass
+class LaunchConfig:
+    """Processes and machines, as Detectron2's ``launch`` takes them.
+
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        num_gpus: Training processes on this machine; on a CPU more than one trains with gloo.
+        num_machines, machine_rank, dist_url: Several machines; ``dist_url=auto`` on one machine.
+    """
+
+    device: str = "auto"
+    num_gpus: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choice("launch.device", self.device, ("auto", "cpu", "cuda"))
+        check_between("launch.num_gpus", self.num_gpus, 1)
+        check_between("launch.num_machines", self.num_machines, 1)
+        check_between("launch.machine_rank", self.machine_rank, 0, self.num_machines - 1)
+
+
+@dataclass
+class ExperimentConfig:
+    """One run of ``tools/train_net.py`` or ``tools/generate.py``.
+
+    Attributes:
+        name: Name of the experiment, for tables.
+        suffix: Added to the name; what an ablation changed.
+        seed: Seed of sampler, policy and detector. Not of the pictures: those depend on their key
+            only.
+        output_dir: Where the run writes.
+        resume: Go on from the last checkpoint in ``output_dir``; a finished run is left as it is.
+        eval_only: Evaluate the weights (or the last checkpoint, with ``resume``) and stop.
+        dry_run: ``generate.py`` only: print the estimate of time and disk and stop.
+    """
+
+    name: str = "unnamed"
+    suffix: str = ""
+    seed: int = 0
+    output_dir: str = "output/unnamed"
+    resume: bool = False
+    eval_only: bool = False
+    dry_run: bool = False
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    detector: DetectorConfig = field(default_factory=DetectorConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    inpainter: InpainterConfig = field(default_factory=InpainterConfig)
+    bgaug: BgAugConfig = field(default_factory=BgAugConfig)
+
+    def __post_init__(self) -> None:
+        check_between("seed", self.seed, 0, 2**31 - 1)

@@ -1,0 +1,171 @@
+"""How a picture is painted: every setting that decides its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bgaug_d2.config.checks import check_between, check_choice
+from bgaug_d2.errors import ConfigError
+
+PROMPT_KINDS = ("clean", "caption", "class_names", "scene")
+
+
+TARGETS = ("background", "objects", "objects_and_background")
+
+
+CLASS_NAME = "{class_name}"  # the field of recipe.object_prompt
+
+
+STEP_KINDS = ("adaptive", "fixed")
+
+
+EROSION_RESOLUTIONS = ("diffusion", "image")
+
+
+CROWD_POLICIES = ("protect", "skip_image")
+
+
+TIMESTEP_SPACINGS = ("linspace", "trailing")
+
+
+@dataclass
+class QualityConfig:
+    """When a painted background is refused (and painted again with the next seed).
+
+    Painted objects are never refused: many a real object is small, or of one colour.
+
+    Attributes:
+        min_std: Smallest standard deviation of the background, in grey levels; less is "flat".
+        min_changed: Smallest share of background pixels, 0..1, that differ from the source by more
+            than ``changed_threshold`` grey levels in some channel.
+        changed_threshold: Grey levels, 0..255.
+        max_retries: How many more seeds are tried before the job counts as rejected.
+    """
+
+    min_std: float = 2.0
+    min_changed: float = 0.5
+    changed_threshold: int = 4
+    max_retries: int = 2
+
+    def __post_init__(self) -> None:
+        self.min_std, self.min_changed = float(self.min_std), float(self.min_changed)
+        check_between("quality.min_std", self.min_std, 0, 128)
+        check_between("quality.min_changed", self.min_changed, 0, 1)
+        check_between("quality.changed_threshold", self.changed_threshold, 0, 255)
+        check_between("quality.max_retries", self.max_retries, 0, 100)
+
+
+@dataclass
+class RecipeConfig:
+    """How a picture is painted; all of it decides pixels, so all of it is in the cache key.
+
+    What is said of the background below (prompt, steps, erosion, smallest share) has no effect with
+    ``target: objects``.
+
+    Attributes:
+        target: ``background``; ``objects``: every object but crowd regions is painted once, with
+            its class name as prompt (paper, table 3, "object aug."); ``objects_and_background``:
+            first the background, then the objects. The annotations stay as they are, though
+            nothing guarantees that the model draws an object of the class in its mask.
+        object_prompt: The prompt of an object; ``{class_name}`` stands for its class.
+        prompt: ``clean`` (the paper's default), ``caption``, ``class_names`` or ``scene``.
+        prompt_text: The prompt of kind ``clean`` (paper, section 3).
+        scenes: The prompts of kind ``scene``; taken in turn by an image's variants,
+            each image from another place of the list on.
+        negative_prompt: The unconditional branch of classifier-free guidance; empty in the paper.
+        num_inference_steps: ``T``, the length of the full schedule.
+        steps: ``adaptive`` (T_hat from the background ratio) or ``fixed`` (the ablation).
+        D: Strength of the adaptive reduction, in (0, 1).
+        fixed_T_hat: Steps taken when ``steps`` is ``fixed``; 0 means ``num_inference_steps``.
+        erosion_kernel: Minimum-filter width ``k`` in pixels, odd; 1 switches erosion off.
+        erosion_resolution: Whether ``k`` counts pixels of the ``diffusion`` square or of the
+            ``image``.
+        guidance_scale: Classifier-free guidance; 1 switches it off.
+        guidance_interval: Two shares of the full schedule, 0..1, between which guidance is on
+            (Kynkaanniemi et al. 2024, arXiv 2404.07724); a step outside costs half. [0, 1] is all.
+        solver_order: 2 (DPM-Solver++(2M)), or 1 (its first order, which is DDIM's step) for models
+            that are distilled to a few steps, such as SD-Turbo.
+        whole_every: The whole UNet runs at each so-manieth step of a picture, and its outermost
+            level alone at the others (DeepCache; Ma et al. 2024, arXiv 2312.00858): faster, and a
+            little worse. 1 is always.
+        resolution: Side of the square that the model paints, in pixels.
+        timestep_spacing: How the schedule places its timesteps, ``linspace`` or ``trailing``.
+        paste_back: Put the source's object pixels back bit for bit once the background is painted
+            (off: the paper-faithful arm). Around a painted object all is always put back.
+        crowd: ``protect`` crowd regions, whatever the target, or ``skip_image``.
+        min_background: Images whose background share (0..1) is smaller are not augmented.
+        quality: When a painted background is refused.
+    """
+
+    target: str = "background"
+    object_prompt: str = "A photo of a {class_name}"
+    prompt: str = "clean"
+    prompt_text: str = "Generate a clean background"
+    scenes: list[str] = field(default_factory=list)
+    negative_prompt: str = ""
+    num_inference_steps: int = 25
+    steps: str = "adaptive"
+    D: float = 0.5
+    fixed_T_hat: int = 0
+    erosion_kernel: int = 7
+    erosion_resolution: str = "diffusion"
+    guidance_scale: float = 7.5
+    guidance_interval: list[float] = field(default_factory=lambda: [0.0, 1.0])
+    solver_order: int = 2
+    whole_every: int = 1
+    resolution: int = 512
+    timestep_spacing: str = "linspace"
+    paste_back: bool = True
+    crowd: str = "protect"
+    min_background: float = 0.05
+    quality: QualityConfig = field(default_factory=QualityConfig)
+
+    def __post_init__(self) -> None:
+        # 7 and 7.0 are one setting, but as JSON, and so in the cache key, they would differ.
+        self.D, self.guidance_scale = float(self.D), float(self.guidance_scale)
+        self.min_background = float(self.min_background)
+        check_choice("recipe.target", self.target, TARGETS)
+        if CLASS_NAME not in self.object_prompt:
+            raise ConfigError(
+                f"recipe.object_prompt={self.object_prompt!r} needs the field {CLASS_NAME}, "
+                "which stands for the object's class"
+            )
+        check_choice("recipe.prompt", self.prompt, PROMPT_KINDS)
+        check_choice("recipe.steps", self.steps, STEP_KINDS)
+        check_choice("recipe.erosion_resolution", self.erosion_resolution, EROSION_RESOLUTIONS)
+        check_choice("recipe.timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
+        check_choice("recipe.crowd", self.crowd, CROWD_POLICIES)
+        check_between("recipe.num_inference_steps", self.num_inference_steps, 1, 1000)
+        check_between("recipe.fixed_T_hat", self.fixed_T_hat, 0, self.num_inference_steps)
+        check_between("recipe.guidance_scale", self.guidance_scale, 1, 100)
+        self.guidance_interval = [float(share) for share in self.guidance_interval]
+        if len(self.guidance_interval) != 2 or not (
+            0 <= self.guidance_interval[0] <= self.guidance_interval[1] <= 1
+        ):
+            raise ConfigError(
+                f"recipe.guidance_interval={self.guidance_interval!r} is not allowed; give two "
+                "shares of the schedule, 0..1, the smaller first"
+            )
+        check_between("recipe.solver_order", self.solver_order, 1, 2)
+        check_between("recipe.whole_every", self.whole_every, 1, 1000)
+        check_between("recipe.resolution", self.resolution, 32, 4096)
+        check_between("recipe.min_background", self.min_background, 0, 1)
+        check_between("recipe.erosion_kernel", self.erosion_kernel, 1, 255)
+        if not 0 < self.D < 1:
+            raise ConfigError(
+                f"recipe.D={self.D!r} is not allowed; it must be between 0 and 1, exclusive"
+            )
+        if self.erosion_kernel % 2 == 0:
+            raise ConfigError(f"recipe.erosion_kernel={self.erosion_kernel!r} must be odd")
+        if self.prompt == "scene" and not self.scenes:
+            raise ConfigError("recipe.prompt='scene' needs recipe.scenes, a list of prompts")
+
+    @property
+    def paints_background(self) -> bool:
+        """Whether ``target`` names the background."""
+        return self.target != "objects"
+
+    @property
+    def paints_objects(self) -> bool:
+        """Whether ``target`` names the objects."""
+        return self.target != "background"

@@ -1,0 +1,1 @@
+"""The built-in toy world: procedural images, annotations and backgrounds."""

@@ -1,0 +1,35 @@
+"""An engine that draws real backgrounds of the toy world: the ceiling for any model.
+
+Chosen with ``inpainter=toy_backgrounds``, for the toy world only. It does not look at the prompt,
+nor at T_hat: the new background has nothing of the old one. It cannot draw objects, so
+``painters`` refuses recipes that want them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bgaug_d2.data.toy.backgrounds import BACKGROUNDS, paint_background
+from bgaug_d2.painting.engine_interface import PaintRequest
+from bgaug_d2.painting.one_by_one import OneByOneEngine
+from bgaug_d2.pixels.masks import Picture
+
+
+class DrawingEngine(OneByOneEngine):
+    """Draws a background of any kind."""
+
+    def paint(self, request: PaintRequest) -> Picture:
+        """The picture with a new background where the mask is True."""
+        rng = np.random.default_rng(request.seed)
+        kind = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
+        side = len(request.image)
+        drawn = np.round(paint_background(kind, rng, side, side)).astype(np.uint8)
+        return np.where(request.painted_mask[:, :, None], drawn, request.image)
+
+
+def build_drawing_engine(options: Mapping[str, Any]) -> DrawingEngine:
+    """The engine; it has no options of its own, those of a model are left aside."""
+    return DrawingEngine()

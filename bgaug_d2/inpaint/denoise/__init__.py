@@ -1,0 +1,1 @@
+"""Denoising of the pictures in flight: their state, the solver, the UNet calls, the VAE."""

@@ -1,0 +1,1 @@
+"""Looks at pictures, samples and what painting did wrong."""

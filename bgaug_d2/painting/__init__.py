@@ -1,0 +1,1 @@
+"""One job on the CPU, before and after the model."""

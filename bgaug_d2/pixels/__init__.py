@@ -1,0 +1,1 @@
+"""Images and masks as arrays: reading, encoding, run lengths, polygons, masks."""

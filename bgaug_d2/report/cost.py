@@ -1,0 +1,165 @@
+"""What the runs of a plan will take, in GPU hours and disk, by rates that were measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+import yaml
+
+from bgaug_d2.config.experiment import DatasetConfig, ExperimentConfig
+from bgaug_d2.config.parse import experiment_from_mapping
+from bgaug_d2.report.runs import ReportError
+
+# Images with objects, which Detectron2 trains on: COCO 2017 train, VOC 2007 + 2012 trainval, and
+# those of the latter that have instance masks.
+_COCO_IMAGES, _VOC_IMAGES, _VOC_MASK_IMAGES = 117_266, 16_551, 2_913
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured rates; what is not known is left out or None.
+
+    Attributes:
+        iteration_s: Seconds of an iteration on one GPU, by ``detector_key``.
+        images_per_s: Pictures that one GPU paints in a second, by ``paint_key``.
+        bytes_per_image: Size of a painted picture, by ``paint_key``.
+    """
+
+    iteration_s: dict[str, float] = field(default_factory=dict)
+    images_per_s: dict[str, float] = field(default_factory=dict)
+    bytes_per_image: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of all missing runs of one cell; None where no rate is known.
+
+    Attributes:
+        runs: Number of runs.
+        iterations: Of one run.
+        training_hours: GPU hours of all.
+        pictures: To be painted for all of them, if no other cell has had the same ones painted;
+            None where the size of the data set is not known.
+        painting_hours: GPU hours.
+        gigabytes: Of the pictures, in 10**9 bytes.
+    """
+
+    runs: int
+    iterations: int
+    training_hours: float | None
+    pictures: int | None
+    painting_hours: float | None
+    gigabytes: float | None
+
+
+def detector_key(experiment: ExperimentConfig) -> str:
+    """Experiments of one key take as long for an iteration: same detector, same batch."""
+    detector = asdict(experiment.detector)
+    del detector["weights"]
+    return json.dumps([detector, experiment.schedule.images_per_batch], sort_keys=True)
+
+
+def paint_key(experiment: ExperimentConfig) -> str:
+    """Experiments of one key paint equally fast: same model, same amount of work a picture."""
+    recipe = experiment.bgaug.recipe
+    work = [recipe.num_inference_steps, recipe.steps, recipe.D, recipe.resolution, recipe.target]
+    work += [recipe.whole_every]
+    guidance = [recipe.guidance_scale > 1, recipe.guidance_interval]
+    return json.dumps([experiment.inpainter.model, experiment.dataset.kind, *work, *guidance])
+
+
+def measured_rates(folder: Path) -> Rates:
+    """Medians over all runs and paintings below a folder.
+
+    Raises:
+        ReportError: The folder has none, or a file is malformed.
+    """
+    iteration_s: dict[str, list[float]] = {}
+    images_per_s: dict[str, list[float]] = {}
+    sizes: dict[str, list[float]] = {}
+    for path in sorted(folder.rglob("config_resolved.yaml")):
+        try:
+            experiment = experiment_from_mapping(yaml.safe_load(path.read_text()))
+            _add_training(path.with_name("results.json"), experiment, iteration_s)
+            report = path.with_name("generate_report.json")
+            _add_painting(report, experiment, images_per_s, sizes)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ReportError(f"{path}: {type(error).__name__}: {error}") from error
+    if not iteration_s and not images_per_s:
+        raise ReportError(f"{folder} holds no finished run and no painting to take rates from")
+    return Rates(*(_medians(each) for each in (iteration_s, images_per_s, sizes)))
+
+
+def estimate(experiment: ExperimentConfig, seeds: Sequence[int], rates: Rates) -> Estimate:
+    """What the runs of one experiment take.
+
+    Pictures depend on the images, not on the seed: runs that share their images share them, so
+    only a fraction of COCO, whose fold goes with the seed, multiplies them.
+    """
+    iterations = experiment.schedule.iterations
+    iteration_s = rates.iteration_s.get(detector_key(experiment))
+    hours = None if iteration_s is None else len(seeds) * iterations * iteration_s / 3600
+    if not experiment.bgaug.paints:
+        return Estimate(len(seeds), iterations, hours, 0, 0.0, 0.0)
+    images, settings = num_images(experiment.dataset), experiment.bgaug
+    if images is None:
+        return Estimate(len(seeds), iterations, hours, None, None, None)
+    per_image = settings.alpha if settings.mode == "expand" else settings.variants
+    folds = len(seeds) if experiment.dataset.coco.percent < 100 else 1
+    pictures, key = images * per_image * folds, paint_key(experiment)
+    rate, size = rates.images_per_s.get(key), rates.bytes_per_image.get(key)
+    return Estimate(
+        runs=len(seeds),
+        iterations=iterations,
+        training_hours=hours,
+        pictures=pictures,
+        painting_hours=None if rate is None else pictures / rate / 3600,
+        gigabytes=None if size is None else pictures * size / 1e9,
+    )
+
+
+def num_images(dataset: DatasetConfig) -> int | None:
+    """Training images by what is known of the public data sets, without reading any; else None."""
+    if dataset.kind == "coco":
+        count = int(_COCO_IMAGES * dataset.coco.percent / 100)
+    elif dataset.kind == "voc":
+        count = _VOC_MASK_IMAGES if dataset.voc.masks else _VOC_IMAGES
+    elif dataset.kind == "toy":
+        count = dataset.toy.num_train
+    else:
+        return None
+    return min(count, dataset.max_train_images) if dataset.max_train_images else count
+
+
+def _add_training(path: Path, experiment: ExperimentConfig, found: dict[str, list[float]]) -> None:
+    if not path.is_file():
+        return
+    content = json.loads(path.read_text())
+    training = content["training"]
+    done = training["end_iter"] - training["start_iter"]
+    if done:
+        seconds = training["train_s"] / done * content["training_processes"]
+        found.setdefault(detector_key(experiment), []).append(seconds)
+
+
+def _add_painting(
+    path: Path,
+    experiment: ExperimentConfig,
+    images_per_s: dict[str, list[float]],
+    sizes: dict[str, list[float]],
+) -> None:
+    report = json.loads(path.read_text()) if path.is_file() else {}
+    painted = report.get("counts", {}).get("painted", 0)
+    if not painted:
+        return
+    key, workers = paint_key(experiment), len(report["workers"]["workers"])
+    images_per_s.setdefault(key, []).append(report["images_per_s"] / workers)
+    sizes.setdefault(key, []).append(report["num_bytes"] / painted)
+
+
+def _medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {key: median(values) for key, values in found.items()}

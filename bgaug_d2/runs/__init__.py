@@ -1,0 +1,1 @@
+"""Whole runs: the command line, training, painting beforehand, their results."""

@@ -1,0 +1,230 @@
+"""Paints backgrounds before training: every picture that an experiment can ask for, into the cache.
+
+What was painted earlier is found there, so an interrupted run goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from bgaug_d2.augmentation import BackgroundAugmentation
+from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
+from bgaug_d2.config.bgaug import CPU_ROWS, GPU_ROWS, WorkerConfig
+from bgaug_d2.config.experiment import ExperimentConfig
+from bgaug_d2.data.register import register_dataset
+from bgaug_d2.errors import AnnotationError, ConfigError, ImageError
+from bgaug_d2.inpaint.model.identity import identify
+from bgaug_d2.jobs.job import ModelIdentity
+from bgaug_d2.jobs.prompts import PromptError
+from bgaug_d2.painting.passes import SKIP_REASONS
+from bgaug_d2.runs.generate_report import Outcome, Report, Task, announce, estimate, finish
+from bgaug_d2.sampling.from_cfg import expanded, train_dicts
+from bgaug_d2.sampling.planner import JobPlanner
+from bgaug_d2.training.detectron2_cfg import to_cfg
+from bgaug_d2.worker.client import WorkerClient
+from bgaug_d2.worker.start import (
+    painting_without_workers,
+    painting_workers,
+    worker_client,
+    worker_devices,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+# Faults of one image, which end nothing but its own task.
+_TASK_FAULTS = (ImageError, AnnotationError, PromptError, OSError)
+_SCAN_THREADS = 8
+# Requests under way per process and row of a UNet call. With guidance a picture takes two rows: a
+# quarter of the requests is painted, a quarter is ready, the rest is in preparation.
+_IN_FLIGHT_PER_ROW = 2
+# Each is a thread with a connection to every process, and a process takes 512.
+_MAX_IN_FLIGHT = 400
+# A process that hangs is killed and started anew long before; one that is given up answers at once.
+_DEADLINE_S = 3600.0
+
+
+def generate(
+    experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None = None
+) -> Report:
+    """Paint what is missing, or with ``dry_run`` only a small sample of it, and report.
+
+    On several machines (``launch.num_machines``) each paints its share of the pictures.
+
+    Args:
+        experiment: Data set, recipe, cache and painting processes.
+        model: What ``identify`` found already; None looks for it here.
+
+    Raises:
+        ConfigError, DatasetError, ModelError, WorkerStartError: A mistake of the user's.
+        KeyboardInterrupt: What was painted so far is in the cache.
+    """
+    mode = experiment.bgaug.mode
+    if not experiment.bgaug.paints:
+        raise ConfigError(f"bgaug.mode={mode} paints nothing; choose bgaug=replace or bgaug=expand")
+    model = model or identify(experiment.inpainter)
+    handle = register_dataset(experiment.dataset)
+    dataset_dicts = train_dicts(to_cfg(experiment, handle.train, handle.test, "cpu"))
+    settings = dataclasses.replace(experiment.bgaug, on_miss="wait")  # whatever training does
+    painting = painting_without_workers(settings, experiment.inpainter, handle.image_root, model[0])
+    augmentation = BackgroundAugmentation(settings, painting, experiment.seed)
+    planner = augmentation.planner(handle.class_names)
+    if mode == "expand":
+        dataset_dicts = expanded(dataset_dicts, settings)
+    launch = experiment.launch
+    tasks = list(planner.all_jobs(dataset_dicts))[launch.machine_rank :: launch.num_machines]
+
+    report = Report(len(tasks))
+    missing = _look_up(tasks, _Painter(planner, augmentation.cache, None), report)
+    announce(missing, augmentation.cache.root, settings.cache.max_gb)
+    in_flight = _in_flight(settings.worker)
+    sample = missing[:in_flight] if experiment.dry_run else missing
+    if sample:
+        logs = str(Path(experiment.output_dir) / "painting")
+        with painting_workers(
+            settings, experiment.inpainter, handle.image_root, model, logs, alone=True
+        ) as workers:
+            client = worker_client(workers.painting.addresses, settings.worker)
+            _paint(sample, _Painter(planner, augmentation.cache, client), in_flight, report)
+            report.workers = workers.stats()
+    report.counts["missing"] = report.total - report.counts.total()
+    if experiment.dry_run:
+        estimate(missing, report)
+    finish(report, experiment.output_dir)
+    return report
+
+
+class _Painter:
+    """Works on one task in any thread; what goes wrong with it is its outcome."""
+
+    def __init__(
+        self, planner: JobPlanner, cache: VariantCache, client: WorkerClient | None
+    ) -> None:
+        self.planner = planner
+        self.cache = cache
+        self.client = client
+
+    def look_up(self, task: Task) -> Outcome:
+        """``missing``, or what the cache has; the picture is verified."""
+        dataset_dict, variant = task
+        image = self._name(dataset_dict)
+        try:
+            record = self.cache.get(self.planner.key(dataset_dict, variant))
+        except _TASK_FAULTS as error:
+            return Outcome("error", str(error), image)
+        if record is None:
+            return Outcome("missing", task=task)
+        if isinstance(record, Rejection):
+            return _rejection(record.reason, image)
+        return Outcome("cached")
+
+    def paint(self, task: Task) -> Outcome:
+        """Have it painted and wait."""
+        dataset_dict, variant = task
+        image = self._name(dataset_dict)
+        if self.client is None:
+            raise ValueError("this painter has no client; it can only look up")
+        try:
+            job = self.planner.job(dataset_dict, variant)
+        except _TASK_FAULTS as error:
+            return Outcome("error", str(error), image)
+        reply = self.client.request(job, _DEADLINE_S)
+        if reply.status == "done":
+            return self._painted(job.key, image)
+        if reply.status == "rejected":
+            return _rejection(reply.reason, image)
+        kind = "unavailable" if reply.status == "unavailable" else "error"
+        return Outcome(kind, reply.reason or reply.status, image)
+
+    def _name(self, dataset_dict: Mapping[str, Any]) -> str:
+        return os.path.relpath(str(dataset_dict["file_name"]), self.planner.image_root)
+
+    def _painted(self, key: str, image: str) -> Outcome:
+        record = self.cache.get(key, verify=False)
+        if not isinstance(record, CacheEntry):
+            return Outcome("error", "it was painted but is not in the cache", image)
+        return Outcome("painted", num_bytes=int(record.sidecar["num_bytes"]))
+
+
+def _rejection(reason: str, image: str) -> Outcome:
+    return Outcome("skipped" if reason in SKIP_REASONS else "rejected", reason, image)
+
+
+def _look_up(tasks: Sequence[Task], painter: _Painter, report: Report) -> list[Task]:
+    """The tasks whose pictures are not in the cache, roughly in their order."""
+    missing = []
+    with ThreadPoolExecutor(_SCAN_THREADS) as executor:
+        outcomes = _unordered(executor, painter.look_up, tasks, 16 * _SCAN_THREADS)
+        for outcome in _bar(outcomes, len(tasks), "looking up"):
+            if outcome.task is None:
+                report.add(outcome)
+            else:
+                missing.append(outcome.task)
+    return missing
+
+
+def _paint(tasks: Sequence[Task], painter: _Painter, in_flight: int, report: Report) -> None:
+    executor = ThreadPoolExecutor(in_flight)
+    began = time.monotonic()
+    try:
+        # A few more are submitted than run, so that no thread waits for this one.
+        outcomes = _unordered(executor, painter.paint, tasks, in_flight + 16)
+        for outcome in _bar(outcomes, len(tasks), "painting"):
+            report.add(outcome)
+            report.seconds = time.monotonic() - began
+            if outcome.kind == "unavailable":
+                logger.error("no painting process is left (%s); stopped", outcome.reason)
+                break
+    except KeyboardInterrupt:
+        logger.warning(
+            "interrupted; %d pictures were painted and are kept", report.counts["painted"]
+        )
+        raise
+    finally:
+        # Without waiting: requests under way end when the painting processes do.
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _unordered(
+    executor: Executor, function: Callable[[T], R], items: Iterable[T], limit: int
+) -> Iterator[R]:
+    """Results as they come; at most ``limit`` items are submitted at any time."""
+    pending: set[Future[R]] = set()
+    for item in items:
+        pending.add(executor.submit(function, item))
+        if len(pending) >= limit:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            yield from (each.result() for each in done)
+    for each in as_completed(pending):
+        yield each.result()
+
+
+def _bar(outcomes: Iterable[Outcome], total: int, text: str) -> Iterator[Outcome]:
+    with logging_redirect_tqdm([logging.getLogger("bgaug_d2")]):
+        yield from tqdm(outcomes, text, total, unit=" images", smoothing=0.05, dynamic_ncols=True)
+
+
+def _in_flight(worker: WorkerConfig) -> int:
+    devices = worker_devices(worker)
+    rows = worker.rows or (CPU_ROWS if devices[0] == "cpu" else GPU_ROWS)
+    wanted = len(devices) * min(_IN_FLIGHT_PER_ROW * rows, worker.queue_size)
+    return min(wanted, _MAX_IN_FLIGHT)

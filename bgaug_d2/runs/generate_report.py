@@ -1,0 +1,156 @@
+"""What became of the pictures that ``generate`` was to paint, and what the rest would take."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bgaug_d2.config.parse import plain
+
+logger = logging.getLogger(__name__)
+
+# A dataset dict and the number of the variant to paint, from 1.
+Task = tuple[Mapping[str, Any], int]
+
+# PNG of photographs, fast compression; an estimate until some have been painted.
+_BYTES_PER_PIXEL = 2.0
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture.
+
+    Attributes:
+        kind: ``painted``, ``cached``, ``missing``, ``skipped`` (by a rule), ``rejected`` (by the
+            quality rules), ``error`` or ``unavailable`` (no painting process is left).
+        reason: Of the last four.
+        image: File name of the source, relative to the data set's images.
+        num_bytes: Size of the picture.
+        task: To be painted, when it is ``missing``.
+    """
+
+    kind: str
+    reason: str = ""
+    image: str = ""
+    num_bytes: int = 0
+    task: Task | None = None
+
+
+@dataclass
+class Report:
+    """Counts over all pictures of an experiment, as ``generate_report.json`` has them.
+
+    Attributes:
+        total: Pictures that the experiment can ask for.
+        counts: By ``Outcome.kind``.
+        reasons: For ``skipped``, ``rejected`` and ``error``: by reason.
+        examples: For each reason some file names.
+        seconds: Spent painting.
+        num_bytes: Of the pictures painted now.
+        workers: What the painting processes counted and measured; None if none was started.
+    """
+
+    total: int
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, Counter[str]] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    seconds: float = 0.0
+    num_bytes: int = 0
+    workers: dict[str, Any] | None = None
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one picture."""
+        self.counts[outcome.kind] += 1
+        self.num_bytes += outcome.num_bytes
+        if outcome.reason:
+            self.reasons.setdefault(outcome.kind, Counter())[outcome.reason] += 1
+            examples = self.examples.setdefault(outcome.reason, [])
+            if len(examples) < _EXAMPLES:
+                examples.append(outcome.image)
+
+    @property
+    def images_per_s(self) -> float:
+        """Pictures painted per second."""
+        return self.counts["painted"] / self.seconds if self.seconds else 0.0
+
+    def lines(self) -> list[str]:
+        """The report for people."""
+        rate = f" ({self.images_per_s:.2f} images/s)" if self.counts["painted"] else ""
+        kinds = ("painted", "cached", "skipped", "rejected", "error", "unavailable", "missing")
+        counted = ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds if self.counts[kind])
+        lines = [f"{self.total} pictures: {counted or 'none'}{rate}"]
+        for kind, reasons in self.reasons.items():
+            for reason, count in reasons.most_common():
+                names = ", ".join(self.examples[reason])
+                lines.append(f"  {kind}: {count} x {reason} (for example {names})")
+        return lines
+
+
+def announce(missing: Sequence[Task], folder: str, max_gb: float) -> None:
+    """Say what is to be done and what room it takes."""
+    pixels = sum(each["height"] * each["width"] for each, _ in missing)
+    wanted, free = pixels * _BYTES_PER_PIXEL / 1e9, shutil.disk_usage(folder).free / 1e9
+    logger.info(
+        "%d pictures to paint into %s, about %.3g GB (%.3g GB are free)",
+        *(len(missing), folder, wanted, free),
+    )
+    if wanted > free:
+        logger.warning("the disk will be full before all are painted; bgaug.cache.dir moves it")
+    if max_gb and wanted > max_gb:
+        logger.warning(
+            "bgaug.cache.max_gb=%g is less than these pictures need: the oldest will be removed",
+            max_gb,
+        )
+
+
+def estimate(missing: Sequence[Task], report: Report) -> None:
+    """Say what the rest takes, going by the sample that a dry run has painted."""
+    if not missing:
+        logger.info("dry run: nothing is missing")
+        return
+    painted = report.counts["painted"]
+    if not painted:
+        logger.info("dry run: time unknown, no picture of the sample was painted")
+        return
+    rest = len(missing) - painted
+    logger.info(
+        "dry run: %d were painted at %.2f images/s; the other %d take about %s and %.3g GB",
+        *(painted, report.images_per_s, rest),
+        *(_duration(rest / report.images_per_s), rest * report.num_bytes / painted / 1e9),
+    )
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+
+
+def finish(report: Report, output_dir: str) -> None:
+    """Log the report and write ``generate_report.json``."""
+    for line in report.lines():
+        logger.info("%s", line)
+    path = Path(output_dir) / "generate_report.json"
+    earlier = _earlier(path)
+    content = {**plain(vars(report)), "images_per_s": report.images_per_s, "earlier": earlier}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    """What earlier calls with this folder painted, so that the cost of a painting is not lost."""
+    try:
+        last = json.loads(path.read_text())
+        kept: list[dict[str, Any]] = list(last.pop("earlier", []))
+        return kept + [last] if last["counts"].get("painted") else kept
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s is no report and is written over (%s)", path, error)
+        return []

@@ -1,0 +1,184 @@
+"""From Hydra to ``ExperimentConfig``; nothing else in the package knows Hydra.
+
+The keys and their defaults live in the dataclasses of ``config`` and ``experiment_config``. Hydra
+gets them as one plain mapping named ``base``, so the files in ``configs/`` hold only what differs,
+and every message about a wrong key or value is ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bgaug_d2.cache.store import CacheError
+from bgaug_d2.config.experiment import ExperimentConfig, scaled
+from bgaug_d2.config.parse import (
+    OPTS,
+    did_you_mean,
+    experiment_from_mapping,
+    unknown_key,
+    valid_keys,
+)
+from bgaug_d2.errors import (
+    AnnotationError,
+    ConfigError,
+    DatasetError,
+    MissError,
+    ModelError,
+    WorkerStartError,
+)
+
+# What a user can mend: told in a sentence, without a traceback.
+USER_ERRORS = (
+    ConfigError,
+    DatasetError,
+    AnnotationError,
+    ModelError,
+    WorkerStartError,
+    CacheError,
+    MissError,
+)
+
+_PRIMARY = "train"
+
+
+def hydra_app(
+    job: Callable[[DictConfig], None],
+    config_dir: Path,
+    user_errors: tuple[type[Exception], ...] = USER_ERRORS,
+) -> NoReturn:
+    """Compose the configuration of the command line, call ``job`` with it, in a sweep often; exit.
+
+    The process ends with status 0, 130 after Ctrl-C, or 1 with a sentence for each job that failed
+    by a user's mistake.
+
+    Args:
+        job: Gets the composed, unresolved configuration.
+        config_dir: Folder with ``train.yaml`` and the groups.
+        user_errors: What ``job`` raises for a user's mistakes; ``HYDRA_FULL_ERROR=1`` lets them
+            through, with their tracebacks.
+    """
+    try:
+        check_overrides(sys.argv[1:], config_dir)
+    except ConfigError as error:
+        sys.exit(str(error))
+    register_base()
+    failures: list[str] = []
+
+    def guarded(cfg: DictConfig) -> None:
+        try:
+            job(cfg)
+        except user_errors as error:
+            # A launcher plugin runs the job elsewhere, where nobody reads `failures`.
+            elsewhere = "hydra._internal" not in HydraConfig.get().launcher._target_
+            if elsewhere or os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            # An error from a loader process carries a traceback before its own sentence.
+            failures.append(str(error).strip().splitlines()[-1])
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir.resolve()), config_name=_PRIMARY)(
+            guarded
+        )()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit("\n".join(failures) or 0)
+
+
+def register_base() -> None:
+    """Give Hydra all keys with their defaults as ``base``, which ``train.yaml`` starts from."""
+    base = OmegaConf.create(asdict(ExperimentConfig()))
+    # So that `detector.opts.MODEL.X=1` needs no `+`; ``to_cfg`` checks them against Detectron2's.
+    OmegaConf.set_struct(base.detector.opts, False)
+    ConfigStore.instance().store(name="base", node=base)
+
+
+def to_experiment(cfg: DictConfig) -> ExperimentConfig:
+    """Check a composed configuration and turn it into dataclasses.
+
+    Raises:
+        ConfigError: As ``keys.experiment_from_mapping``; also an interpolation that leads nowhere.
+    """
+    try:
+        content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"the configuration must be a mapping, not a {type(content).__name__}")
+    experiment = experiment_from_mapping({str(key): value for key, value in content.items()})
+    experiment.schedule = scaled(experiment.schedule)
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        # The jobs of a sweep may differ in any key, so each has the folder that Hydra gives it.
+        experiment.output_dir = HydraConfig.get().runtime.output_dir
+    return experiment
+
+
+def save_configs(cfg: DictConfig, experiment: ExperimentConfig) -> None:
+    """Write ``config.yaml`` (as asked, with its interpolations) and ``config_resolved.yaml``."""
+    folder = Path(experiment.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml")
+    OmegaConf.save(OmegaConf.create(asdict(experiment)), folder / "config_resolved.yaml")
+
+
+def check_overrides(argv: Sequence[str], config_dir: Path | None = None) -> None:
+    """Find a misspelt key or group choice on a command line before Hydra does.
+
+    Hydra's own message names no similar key, and with ``+`` it takes any.
+
+    Args:
+        argv: The command line without the program's name; options (``-m``) are passed over.
+        config_dir: Folder whose subfolders are the config groups.
+
+    Raises:
+        ConfigError: One sentence with the nearest valid keys or choices.
+    """
+    groups = _group_choices(config_dir) if config_dir else {}
+    keys = [*valid_keys(), *groups]
+    for argument in argv:
+        key, equals, value = argument.partition("=")
+        key = key.lstrip("+~").partition("@")[0]
+        if argument.startswith("-") or not equals or key.startswith(("hydra.", "hydra/")):
+            continue
+        if key in groups:
+            _check_group_choice(key, value, groups[key])
+        elif key not in keys and not key.startswith(f"{OPTS}."):
+            raise unknown_key(key, keys)
+
+
+def _group_choices(config_dir: Path) -> dict[str, list[str]]:
+    """The options of each group, with ``folder/`` before those in one; ``_`` hides a file."""
+    folders = sorted(each for each in config_dir.iterdir() if each.is_dir())
+    return {
+        each.name: sorted(
+            file.relative_to(each).with_suffix("").as_posix()
+            for file in each.rglob("*.yaml")
+            if not file.name.startswith("_")
+        )
+        for each in folders
+    }
+
+
+def _check_group_choice(group: str, value: str, choices: Sequence[str]) -> None:
+    if any(mark in value for mark in "([{$"):
+        return  # a sweep, a mapping or an interpolation: Hydra's business
+    for choice in value.split(","):
+        name = choice.strip().strip("'\"").removesuffix(".yaml")
+        if name == "null":  # Hydra answers this with a traceback
+            raise ConfigError(f"{group}=null is not allowed; to leave the group out write ~{group}")
+        if name not in choices:
+            raise ConfigError(
+                f"{group}={name} does not exist{did_you_mean(name, choices)}"
+                f" There are {', '.join(choices)}"
+            )

@@ -1,0 +1,1 @@
+"""Which draws show what: policy, planner, mapper, samplers, loaders, look-ahead."""

@@ -1,0 +1,1 @@
+"""Detectron2's trainer, its configuration, checkpoints and the Swin backbone."""

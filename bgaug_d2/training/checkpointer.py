@@ -1,0 +1,30 @@
+"""Detectron2's checkpointer, which reads safetensors and torchvision's Swin weights as well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from safetensors.torch import load_file
+
+from bgaug_d2.training.swin import from_torchvision
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """``DetectionCheckpointer`` that reads ``.safetensors`` and torchvision's Swin weights as well.
+
+    In a safetensors file the tensors are named as in the model; what a file does not have keeps
+    its start values. Of a ``.pth`` file only tensors and plain values are read.
+    """
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if filename.endswith(".safetensors"):
+            return {"model": load_file(filename), "matching_heuristics": False}
+        if filename.endswith(".pth"):
+            content: dict[str, Any] = torch.load(filename, map_location="cpu", weights_only=True)
+            return (
+                content if "model" in content else {"model": from_torchvision(content, self.model)}
+            )
+        other: dict[str, Any] = super()._load_file(filename)
+        return other

@@ -1,0 +1,1 @@
+"""Painting processes: their queue, their supervision, and the clients that ask for pictures."""

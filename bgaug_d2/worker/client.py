@@ -1,0 +1,232 @@
+"""Asks the painting processes for pictures; safe to pickle, to fork and to share between threads.
+
+No fault of a worker raises here: every call comes back with a ``Reply`` before its deadline.
+
+A job goes to the worker that its key names, or to the next one if that is down. A client sees a
+worker's end within milliseconds: its connection closes, and then the socket refuses (the worker is
+being restarted: ``request`` waits for it) or is no longer there (it has been given up).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from bgaug_d2.jobs.job import InpaintJob
+from bgaug_d2.worker.connections import Connections, DiedError, GoneError, RefusedError
+from bgaug_d2.worker.protocol import ProtocolError, Reply, encode_frame
+
+# A worker answers ``enqueue`` and ``stats`` at once; one that does not is hanging.
+_ANSWER_S = 2.0
+# From one look at a worker that restarts, or is busy, to the next one.
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.01, 0.5
+# A job that was being painted when its worker died, so many times, is taken for the cause.
+_MAX_DEATHS = 2
+
+_NOBODY = Reply("unavailable", "no worker answers")
+
+
+@dataclass
+class _Breaker:
+    """Stops asking a worker after ``limit`` failures in a row, but for one call per ``pause``.
+
+    Without a lock, which a fork could leave locked for ever: a count lost to a race does no harm.
+    """
+
+    limit: int
+    pause: float
+    failures: int = 0
+    paused_until: float = 0.0
+
+    def allows(self) -> bool:
+        if self.failures < self.limit:
+            return True
+        now = time.monotonic()
+        if now < self.paused_until:
+            return False
+        self.paused_until = now + self.pause  # the others wait for this call's outcome
+        return True
+
+    def record(self, success: bool) -> None:
+        if success:
+            self.failures = 0
+            return
+        self.failures += 1
+        if self.failures >= self.limit:
+            self.paused_until = time.monotonic() + self.pause
+
+
+@dataclass
+class _Course:
+    """What one ``request`` has met so far."""
+
+    frame: bytes
+    deadline: float
+    deaths: int = 0
+    last: Reply = _NOBODY
+    waiting_for: set[int] = field(default_factory=set)
+
+
+class WorkerClient:
+    """The way to a pool of painting processes.
+
+    Every process and thread makes its own connections, when it first needs them.
+
+    Args:
+        addresses: Paths of the workers' sockets.
+        deadline_s: How long ``request`` waits, in seconds.
+        breaker_failures: Failures in a row after which a worker is not asked for a while.
+        breaker_cooldown_s: That while, in seconds.
+    """
+
+    def __init__(
+        self,
+        addresses: list[str],
+        deadline_s: float = 120.0,
+        breaker_failures: int = 5,
+        breaker_cooldown_s: float = 30.0,
+    ) -> None:
+        if not addresses:
+            raise ValueError("addresses is empty; give the path of at least one worker's socket")
+        self._arguments = (list(addresses), deadline_s, breaker_failures, breaker_cooldown_s)
+        self.addresses = list(addresses)
+        self.deadline_s = deadline_s
+        self._breakers = [_Breaker(breaker_failures, breaker_cooldown_s) for _ in addresses]
+        self._connections = Connections(self.addresses)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WorkerClient, self._arguments
+
+    def request(self, job: InpaintJob, deadline_s: float | None = None) -> Reply:
+        """Have a picture painted and wait for it.
+
+        A worker's crash is waited out and the job sent again, to be painted alone this time: so the
+        batch mates of a job that crashes its worker get their pictures, and that job an ``error``
+        after its second crash. A worker without room is asked again until the deadline.
+
+        Args:
+            job: The picture.
+            deadline_s: Seconds to wait at most; None means the client's ``deadline_s``.
+
+        Returns:
+            ``done``, ``rejected``, ``error``, ``busy``, ``timeout`` or ``unavailable``.
+        """
+        deadline = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
+        try:
+            course = _Course(_request_frame(job, alone=False), deadline)
+        except ProtocolError as error:
+            return Reply("error", str(error))
+        pause = _FIRST_PAUSE_S
+        while (reply := self._ask_each(job, course)) is None:
+            if time.monotonic() + pause >= deadline:
+                self._record_failures(course)
+                return course.last
+            time.sleep(pause)
+            pause = min(2 * pause, _LAST_PAUSE_S)
+        return reply
+
+    def enqueue(self, job: InpaintJob) -> Reply:
+        """Ask for a picture without waiting for it.
+
+        Returns:
+            ``queued``, ``done`` (it is there already), ``busy``, ``error``, ``timeout`` or
+            ``unavailable``; within two seconds whatever happens.
+        """
+        deadline = time.monotonic() + _ANSWER_S
+        last = _NOBODY
+        try:
+            frame = encode_frame({"op": "enqueue", "job": job.to_dict()})
+        except ProtocolError as error:
+            return Reply("error", str(error))
+        for index in self._order(job.key):
+            if not self._breakers[index].allows():
+                continue
+            try:
+                reply = Reply.from_dict(self._connections.exchange(index, frame, deadline))
+            except TimeoutError:
+                last = Reply("timeout", "the worker does not answer")
+            except (GoneError, RefusedError, DiedError, ProtocolError) as error:
+                last = Reply("unavailable", str(error))
+            else:
+                self._breakers[index].record(success=True)
+                if reply.status != "busy":
+                    return reply
+                last = reply
+                continue
+            self._breakers[index].record(success=False)
+        return last
+
+    def stats(self) -> list[dict[str, Any] | None]:
+        """The counters of each worker, in the order of ``addresses``; None for one that is down."""
+        return [self._command(index, "stats", _ANSWER_S) for index in range(len(self.addresses))]
+
+    def ping(self, timeout_s: float) -> list[dict[str, Any] | None]:
+        """A sign of life of each worker, in the order of ``addresses``; None for one that is down.
+
+        Args:
+            timeout_s: Seconds to wait for each; an idle one runs the model once before it answers.
+
+        Returns:
+            For each ``busy`` (bool) and ``progress`` (int, grows with all it does).
+        """
+        return [self._command(index, "ping", timeout_s) for index in range(len(self.addresses))]
+
+    def close(self) -> None:
+        """Close this thread's connections; the next call makes new ones."""
+        self._connections.close()
+
+    def _order(self, key: str) -> list[int]:
+        count = len(self.addresses)
+        first = int(key[:8], 16) % count
+        return [(first + step) % count for step in range(count)]
+
+    def _ask_each(self, job: InpaintJob, course: _Course) -> Reply | None:
+        """One round over the workers: a final reply, or None to try again after a pause."""
+        course.waiting_for.clear()
+        for index in self._order(job.key):
+            if not self._breakers[index].allows():
+                continue
+            try:
+                reply = Reply.from_dict(
+                    self._connections.exchange(index, course.frame, course.deadline)
+                )
+            except TimeoutError:
+                self._breakers[index].record(success=False)
+                return Reply("timeout", "the picture was not ready in time")
+            except GoneError as error:
+                self._breakers[index].record(success=False)
+                course.last = Reply("unavailable", str(error))
+                continue
+            except DiedError as error:
+                course.last = Reply("unavailable", str(error))
+                if error.started:
+                    course.deaths += 1
+                    course.frame = _request_frame(job, alone=True)
+                    if course.deaths == _MAX_DEATHS:
+                        return Reply("error", f"its worker died {_MAX_DEATHS} times painting it")
+            except (RefusedError, ProtocolError) as error:
+                course.last = Reply("unavailable", str(error))
+            else:
+                self._breakers[index].record(success=True)
+                if reply.status != "busy":
+                    return reply
+                course.last = reply
+            course.waiting_for.add(index)
+        return None if course.waiting_for else course.last
+
+    def _record_failures(self, course: _Course) -> None:
+        if course.last.status != "busy":
+            for index in course.waiting_for:
+                self._breakers[index].record(success=False)
+
+    def _command(self, index: int, op: str, timeout_s: float) -> dict[str, Any] | None:
+        try:
+            deadline = time.monotonic() + timeout_s
+            return self._connections.exchange(index, encode_frame({"op": op}), deadline)
+        except (TimeoutError, GoneError, RefusedError, DiedError, ProtocolError):
+            return None
+
+
+def _request_frame(job: InpaintJob, alone: bool) -> bytes:
+    return encode_frame({"op": "request", "job": job.to_dict(), "alone": alone})

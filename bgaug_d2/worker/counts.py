@@ -1,0 +1,24 @@
+"""Counters that several threads raise."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+
+class Counts:
+    """Named counters that several threads raise."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, name: str) -> None:
+        """Raise one counter by one."""
+        with self._lock:
+            self._counts[name] += 1
+
+    def snapshot(self) -> dict[str, int]:
+        """All counters, those above zero."""
+        with self._lock:
+            return dict(self._counts)

@@ -1,0 +1,131 @@
+"""Settings: every key refuses what is not allowed, with its name, the value and the choices."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from bgaug_d2.config import bgaug, experiment, recipe
+from bgaug_d2.errors import ConfigError
+
+BAD: list[tuple[type, dict[str, Any], str]] = [
+    (recipe.QualityConfig, {"min_std": -1}, "quality.min_std"),
+    (recipe.QualityConfig, {"min_changed": 1.5}, "quality.min_changed"),
+    (recipe.QualityConfig, {"min_changed": math.nan}, "quality.min_changed"),
+    (recipe.QualityConfig, {"changed_threshold": 256}, "quality.changed_threshold"),
+    (recipe.QualityConfig, {"max_retries": -1}, "quality.max_retries"),
+    (recipe.RecipeConfig, {"target": "foreground"}, "recipe.target"),
+    (recipe.RecipeConfig, {"object_prompt": "A photo"}, "recipe.object_prompt"),
+    (recipe.RecipeConfig, {"object_prompt": "A {name}"}, "{class_name}"),
+    (recipe.RecipeConfig, {"prompt": "poem"}, "recipe.prompt"),
+    (recipe.RecipeConfig, {"prompt": "scene"}, "recipe.scenes"),
+    (recipe.RecipeConfig, {"steps": "some"}, "recipe.steps"),
+    (recipe.RecipeConfig, {"erosion_resolution": "latent"}, "recipe.erosion_resolution"),
+    (recipe.RecipeConfig, {"timestep_spacing": "leading"}, "recipe.timestep_spacing"),
+    (recipe.RecipeConfig, {"crowd": "paint"}, "recipe.crowd"),
+    (recipe.RecipeConfig, {"num_inference_steps": 0}, "recipe.num_inference_steps"),
+    (recipe.RecipeConfig, {"fixed_T_hat": 26}, "recipe.fixed_T_hat"),
+    (recipe.RecipeConfig, {"D": 0}, "recipe.D"),
+    (recipe.RecipeConfig, {"D": 1}, "recipe.D"),
+    (recipe.RecipeConfig, {"D": math.nan}, "recipe.D"),
+    (recipe.RecipeConfig, {"erosion_kernel": 4}, "recipe.erosion_kernel"),
+    (recipe.RecipeConfig, {"erosion_kernel": 0}, "recipe.erosion_kernel"),
+    (recipe.RecipeConfig, {"guidance_scale": 0.5}, "recipe.guidance_scale"),
+    (recipe.RecipeConfig, {"guidance_scale": math.inf}, "recipe.guidance_scale"),
+    (recipe.RecipeConfig, {"guidance_interval": [0.6, 0.4]}, "recipe.guidance_interval"),
+    (recipe.RecipeConfig, {"guidance_interval": [0.5]}, "recipe.guidance_interval"),
+    (recipe.RecipeConfig, {"guidance_interval": [0.0, math.nan]}, "recipe.guidance_interval"),
+    (bgaug.CacheConfig, {"format": "webp"}, "cache.format"),
+    (recipe.RecipeConfig, {"resolution": 8}, "recipe.resolution"),
+    (recipe.RecipeConfig, {"min_background": -0.1}, "recipe.min_background"),
+    (bgaug.InpainterConfig, {"model": ""}, "inpainter.model"),
+    (bgaug.InpainterConfig, {"dtype": "float16"}, "inpainter.dtype"),
+    (bgaug.CacheConfig, {"dir": ""}, "cache.dir"),
+    (bgaug.CacheConfig, {"max_gb": -1}, "cache.max_gb"),
+    (bgaug.WorkerConfig, {"devices": []}, "worker.devices"),
+    (bgaug.WorkerConfig, {"rows": -1}, "worker.rows"),
+    (bgaug.WorkerConfig, {"threads": 0}, "worker.threads"),
+    (bgaug.WorkerConfig, {"queue_size": 0}, "worker.queue_size"),
+    (bgaug.WorkerConfig, {"deadline_s": 0}, "worker.deadline_s"),
+    (bgaug.WorkerConfig, {"hang_timeout_s": math.nan}, "worker.hang_timeout_s"),
+    (bgaug.WorkerConfig, {"backoff_s": -1}, "worker.backoff_s"),
+    (bgaug.WorkerConfig, {"cuda_graphs": True}, "worker.compile=true"),
+    (bgaug.WorkerConfig, {"breaker_failures": 0}, "worker.breaker_failures"),
+    (bgaug.BgAugConfig, {"mode": "both"}, "bgaug.mode"),
+    (bgaug.BgAugConfig, {"p": 1.1}, "bgaug.p"),
+    (bgaug.BgAugConfig, {"variants": 0}, "bgaug.variants"),
+    (bgaug.BgAugConfig, {"alpha": 0}, "bgaug.alpha"),
+    (bgaug.BgAugConfig, {"weighting": "random"}, "bgaug.weighting"),
+    (bgaug.BgAugConfig, {"on_miss": "guess"}, "bgaug.on_miss"),
+    (bgaug.BgAugConfig, {"look_ahead": -1}, "bgaug.look_ahead"),
+    (experiment.ToyConfig, {"image_size": 16}, "dataset.toy.image_size"),
+    (experiment.CocoConfig, {"percent": 0}, "dataset.coco.percent"),
+    (experiment.CocoConfig, {"percent": 101}, "dataset.coco.percent"),
+    (experiment.DatasetConfig, {"kind": "lvis"}, "dataset.kind"),
+    (experiment.DatasetConfig, {"kind": "registered"}, "dataset.train_names"),
+    (experiment.DatasetConfig, {"max_train_images": -1}, "dataset.max_train_images"),
+    (experiment.ScheduleConfig, {"iterations": 0}, "schedule.iterations"),
+    (experiment.ScheduleConfig, {"base_lr": -1}, "schedule.base_lr"),
+    (experiment.LaunchConfig, {"device": "tpu"}, "launch.device"),
+    (experiment.LaunchConfig, {"machine_rank": 1}, "launch.machine_rank"),
+    (experiment.ExperimentConfig, {"seed": -1}, "seed"),
+]
+
+
+@pytest.mark.parametrize(("settings", "values", "key"), BAD)
+def test_a_bad_value_is_named(settings: type, values: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(**values)
+    assert key in str(caught.value)
+
+
+def test_a_choice_lists_what_is_allowed() -> None:
+    with pytest.raises(ConfigError, match="'both'.*none, duplicate, replace, expand"):
+        bgaug.BgAugConfig(mode="both")
+
+
+def test_the_papers_defaults() -> None:
+    settings = recipe.RecipeConfig()
+    assert settings.prompt_text == "Generate a clean background"
+    assert (settings.num_inference_steps, settings.D, settings.erosion_kernel) == (25, 0.5, 7)
+    assert (settings.guidance_scale, settings.negative_prompt, settings.resolution) == (
+        7.5,
+        "",
+        512,
+    )
+    assert settings.paste_back
+    assert experiment.ExperimentConfig().bgaug == bgaug.BgAugConfig()
+
+
+def test_equal_numbers_are_equal_settings() -> None:
+    """7 and 7.0 would be different JSON, and so different cache keys."""
+    settings = recipe.RecipeConfig(guidance_scale=7, min_background=0)
+    assert repr(settings.guidance_scale) == "7.0"
+    assert repr(settings.min_background) == "0.0"
+    assert repr(recipe.QualityConfig(min_std=2).min_std) == "2.0"
+
+
+def test_defaults_are_not_shared() -> None:
+    recipe.RecipeConfig().scenes.append("a beach")
+    assert recipe.RecipeConfig().scenes == []
+
+
+def test_the_core_needs_neither_torch_nor_detectron2() -> None:
+    """Loader workers and other trainers import it."""
+    code = (
+        "import sys\n"
+        "from bgaug_d2.config import bgaug, comparison, experiment, parse, recipe\n"
+        "from bgaug_d2.jobs import job, parse, prompts, steps\n"
+        "from bgaug_d2.pixels import masks, object_masks, read, rle\n"
+        "from bgaug_d2.cache import store\n"
+        "from bgaug_d2.painting import passes\n"
+        "from bgaug_d2.worker import client\n"
+        "from bgaug_d2.sampling import mapper, planner, policy\n"
+    )
+    code += "print([m for m in ('torch', 'detectron2', 'diffusers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,71 @@
+"""A small data set with a cache, and the spec of a worker for it, for tests of workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bgaug_d2.cache.store import VariantCache
+from bgaug_d2.config.bgaug import WorkerConfig
+from bgaug_d2.jobs.job import InpaintJob
+from bgaug_d2.worker.pool import WorkerPool
+from bgaug_d2.worker.protocol import WorkerSpec
+from tests.helpers.factories import MODEL, make_job, write_image
+
+FAST = {"heartbeat_s": 0.1, "hang_timeout_s": 1.0, "backoff_s": 0.01, "deadline_s": 20.0}
+
+
+class Site:
+    """One image under ``root/data``, a cache, and the record of what the fake engine painted."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = root / "data"
+        self.source = write_image(self.data)
+        self.cache_dir = str(root / "cache")
+        self.record = root / "batches.jsonl"
+        self.count = 0
+
+    @property
+    def cache(self) -> VariantCache:
+        return VariantCache(self.cache_dir)
+
+    def job(self, prompt: str = "noise", **fields: Any) -> InpaintJob:
+        """A job with its own key; what ``prompt`` can be, see ``fake_engines``."""
+        self.count += 1
+        defaults = {"source": self.source, "resolution": 32, "variant": self.count}
+        return make_job(prompt=prompt, **{**defaults, **fields})
+
+    def spec(self, builder: str = "build", spec: Any = None, **options: Any) -> WorkerSpec:
+        """A worker with a fake engine; ``spec`` has fields of ``WorkerSpec``."""
+        defaults: dict[str, Any] = {
+            "engine": f"tests.helpers.fake_engines:{builder}",
+            "engine_options": {"record": str(self.record), **options},
+            "cache_dir": self.cache_dir,
+            "image_root": str(self.data),
+            "recipe_model_sha256": MODEL.sha256,
+            "dtype": "float32",
+        }
+        return WorkerSpec(**defaults | (spec or {}))
+
+    def pool(self, *specs: WorkerSpec, **settings: Any) -> WorkerPool:
+        """A pool, not started, that is quick to notice and to restart."""
+        config = WorkerConfig(**{**FAST, **settings})
+        return WorkerPool(list(specs) or [self.spec()], config, str(self.root / "logs"))
+
+    def painted(self) -> list[list[str]]:
+        """The prompts of each batch that the fake engine took."""
+        if not self.record.exists():
+            return []
+        return [json.loads(line) for line in self.record.read_text().splitlines()]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Return as soon as ``condition`` holds; fail if that takes too long."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.01)
