@@ -17,8 +17,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bgaug_d2.cache.store import CacheEntry, CacheError
-from bgaug_d2.errors import AnnotationError, DatasetError, ImageError
+from bgaug_d2.cache.store import CacheEntry
+from bgaug_d2.errors import AnnotationError, AuditError, CacheError, DatasetError, ImageError
 from bgaug_d2.inspection.audit import (
     Annotations,
     audit_cache,
@@ -28,7 +28,7 @@ from bgaug_d2.inspection.audit import (
     shown,
 )
 from bgaug_d2.inspection.audit_summary import to_markdown
-from bgaug_d2.inspection.faults import AuditError, Thresholds
+from bgaug_d2.inspection.faults import Thresholds
 from bgaug_d2.inspection.recipes import Recipe
 
 _USER_ERRORS = (AuditError, AnnotationError, CacheError, DatasetError, ImageError, OSError)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bgaug_d2.cache.export_coco import IMAGES, INSTANCES, ExportError, export_coco
+from bgaug_d2.cache.export_coco import IMAGES, INSTANCES, export_coco
 from bgaug_d2.cache.files import QUARANTINE
-from bgaug_d2.cache.store import CacheError, open_existing
+from bgaug_d2.cache.store import open_existing
 from bgaug_d2.cache.upkeep import GRACE_S, TEMP_AGE_S
-from bgaug_d2.errors import ImageError
+from bgaug_d2.errors import CacheError, ExportError, ImageError
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bgaug_d2.cache.store import CacheError, open_existing
+from bgaug_d2.cache.store import open_existing
+from bgaug_d2.errors import CacheError
 from bgaug_d2.inspection.gallery import collect, write_contact_sheet, write_page
 
 

@@ -11,14 +11,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from bgaug_d2.data.register import check_dataset
+from bgaug_d2.errors import IncompleteError
 from bgaug_d2.inpaint.model.identity import identify
-from bgaug_d2.runs.hydra_app import USER_ERRORS, hydra_app, save_configs, to_experiment
+from bgaug_d2.runs.hydra_app import hydra_app, save_configs, to_experiment
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-
-
-class IncompleteError(RuntimeError):
-    """Some pictures could not be painted."""
 
 
 def job(cfg: DictConfig) -> None:
@@ -41,7 +38,7 @@ def job(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    hydra_app(job, CONFIGS, (*USER_ERRORS, IncompleteError))
+    hydra_app(job, CONFIGS)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from bgaug_d2.errors import ReportError
 from bgaug_d2.report.csv_latex import to_csv, to_latex
 from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan import PLANS, Plan, find_plan, load_plan
 from bgaug_d2.report.plan_from_runs import plan_of_runs
 from bgaug_d2.report.plots import write_plots
-from bgaug_d2.report.runs import ReportError, Run, load_runs
+from bgaug_d2.report.runs import Run, load_runs
 
 ALL = "all"
 

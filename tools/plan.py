@@ -18,11 +18,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from bgaug_d2.config.experiment import ExperimentConfig
-from bgaug_d2.errors import ConfigError
+from bgaug_d2.errors import ConfigError, ReportError
 from bgaug_d2.report.commands import commands_for, missing_seeds
 from bgaug_d2.report.cost import Estimate, Rates, detector_key, estimate, measured_rates, paint_key
 from bgaug_d2.report.plan import Plan, find_plan, load_plan
-from bgaug_d2.report.runs import ReportError, load_runs
+from bgaug_d2.report.runs import load_runs
 from bgaug_d2.runs.hydra_app import register_base, to_experiment
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -23,10 +23,11 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
+from bgaug_d2.errors import ReportError
 from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan import Plan, load_plan
 from bgaug_d2.report.plots import write_plots
-from bgaug_d2.report.runs import ReportError, Run, load_runs
+from bgaug_d2.report.runs import Run, load_runs
 from bgaug_d2.runs.environment import machine
 from bgaug_d2.runs.hydra_app import register_base, to_experiment
 

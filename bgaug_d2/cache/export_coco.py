@@ -19,6 +19,7 @@ from typing import Any
 
 from bgaug_d2.cache.files import write_atomically
 from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
+from bgaug_d2.errors import ExportError
 from bgaug_d2.jobs.digests import digest_file
 from bgaug_d2.pixels.paths import resolve_inside
 
@@ -35,10 +36,6 @@ _GONE = "damaged or evicted"
 Json = dict[str, Any]
 Place = Callable[[str | Path, str | Path], object]
 Progress = Callable[[Sequence[Json]], Iterable[Json]]
-
-
-class ExportError(ValueError):
-    """The export cannot be made; the message names the file and the fault."""
 
 
 @dataclass

@@ -34,8 +34,6 @@ from bgaug_d2.cache.files import (
 )
 from bgaug_d2.errors import CacheError
 
-__all__ = ["CacheEntry", "CacheError", "Rejection", "VariantCache", "open_existing"]
-
 logger = logging.getLogger(__name__)
 
 # After a failed write the cache only reads for so long; then one write finds out if that changed.

@@ -13,8 +13,9 @@ import numpy as np
 
 from bgaug_d2.cache.store import CacheEntry, open_existing
 from bgaug_d2.data.coco_check import check_annotations, check_categories, check_images, read_json
+from bgaug_d2.errors import AuditError
 from bgaug_d2.inspection.audit_summary import Audit, Pair, aggregate
-from bgaug_d2.inspection.faults import AuditError, Detections, Labels, Measured, Thresholds, measure
+from bgaug_d2.inspection.faults import Detections, Labels, Measured, Thresholds, measure
 from bgaug_d2.inspection.recipes import Recipe, differing, recipe_of
 from bgaug_d2.jobs.digests import digest_file
 from bgaug_d2.jobs.parse import objects_from_annotations

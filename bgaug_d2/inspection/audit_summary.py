@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bgaug_d2.inspection.faults import AuditError, Measured
+from bgaug_d2.errors import AuditError
+from bgaug_d2.inspection.faults import Measured
 
 LEVEL = 95.0  # percent of the bootstrap intervals
 

@@ -19,7 +19,8 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 from yaml import YAMLError
 
-from bgaug_d2.inspection.faults import AuditError, Detections
+from bgaug_d2.errors import AuditError
+from bgaug_d2.inspection.faults import Detections
 from bgaug_d2.training.swin import register_swin
 
 CONFIG = "detectron2.yaml"

@@ -23,10 +23,6 @@ import numpy.typing as npt
 BoolMask = npt.NDArray[np.bool_]
 
 
-class AuditError(ValueError):
-    """An audit cannot be made; the message names what is wrong and what to do."""
-
-
 @dataclass(frozen=True, eq=False)
 class Detections:
     """What a detector found in one picture.

@@ -6,10 +6,7 @@ import zlib
 from collections.abc import Sequence
 
 from bgaug_d2.config.recipe import CLASS_NAME, RecipeConfig
-
-
-class PromptError(ValueError):
-    """A prompt needs something that the image does not have."""
+from bgaug_d2.errors import PromptError
 
 
 def prompt_for(

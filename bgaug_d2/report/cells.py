@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bgaug_d2.errors import ReportError
 from bgaug_d2.report.plan import METRICS, Plan, PlannedTable
-from bgaug_d2.report.runs import BACKGROUNDS, ReportError, Run
+from bgaug_d2.report.runs import BACKGROUNDS, Run
 from bgaug_d2.report.statistics import (
     LEVEL,
     Interval,

@@ -12,7 +12,7 @@ import yaml
 
 from bgaug_d2.config.experiment import DatasetConfig, ExperimentConfig
 from bgaug_d2.config.parse import experiment_from_mapping
-from bgaug_d2.report.runs import ReportError
+from bgaug_d2.errors import ReportError
 
 # Images with objects, which Detectron2 trains on: COCO 2017 train, VOC 2007 + 2012 trainval, and
 # those of the latter that have instance masks.

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from bgaug_d2.config.parse import did_you_mean, join
-from bgaug_d2.report.runs import BACKGROUNDS, ReportError
+from bgaug_d2.errors import ReportError
+from bgaug_d2.report.runs import BACKGROUNDS
 
 # Name in plans and reports -> (task, metric) in results.json, COCO's names.
 # The last ones are of images by their background ratio, see BACKGROUNDS.

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bgaug_d2.errors import ReportError
 from bgaug_d2.report.cells import (
     COVERAGE,
     CellRow,
@@ -17,7 +18,7 @@ from bgaug_d2.report.cells import (
     mean_of,
 )
 from bgaug_d2.report.plan import METRICS, Plan, PlannedPlot, PlannedTable
-from bgaug_d2.report.runs import ReportError, Run
+from bgaug_d2.report.runs import Run
 from bgaug_d2.report.statistics import Interval
 
 DPI = 100

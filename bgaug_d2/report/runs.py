@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bgaug_d2.data.breakdown import BACKGROUND_BINS
+from bgaug_d2.errors import ReportError
 
 # AP of the images whose background ratio lies in one bin, and what the bin holds.
 BACKGROUNDS = {
     f"APbg{place}": f"{100 * low:.0f}-{100 * high:.0f} %"
     for place, (low, high) in enumerate(pairwise(BACKGROUND_BINS))
 }
-
-
-class ReportError(ValueError):
-    """The runs cannot be put into a table; the message names the file or folder and why."""
 
 
 @dataclass(frozen=True)

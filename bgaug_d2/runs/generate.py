@@ -29,10 +29,9 @@ from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
 from bgaug_d2.config.bgaug import CPU_ROWS, GPU_ROWS, WorkerConfig
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.data.register import register_dataset
-from bgaug_d2.errors import AnnotationError, ConfigError, ImageError
+from bgaug_d2.errors import AnnotationError, ConfigError, ImageError, PromptError
 from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.jobs.job import ModelIdentity
-from bgaug_d2.jobs.prompts import PromptError
 from bgaug_d2.painting.passes import SKIP_REASONS
 from bgaug_d2.runs.generate_report import Outcome, Report, Task, announce, estimate, finish
 from bgaug_d2.sampling.from_cfg import expanded, train_dicts

@@ -21,7 +21,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bgaug_d2.cache.store import CacheError
 from bgaug_d2.config.experiment import ExperimentConfig, scaled
 from bgaug_d2.config.parse import (
     OPTS,
@@ -30,44 +29,21 @@ from bgaug_d2.config.parse import (
     unknown_key,
     valid_keys,
 )
-from bgaug_d2.errors import (
-    AnnotationError,
-    ConfigError,
-    DatasetError,
-    MissError,
-    ModelError,
-    WorkerStartError,
-)
-
-# What a user can mend: told in a sentence, without a traceback.
-USER_ERRORS = (
-    ConfigError,
-    DatasetError,
-    AnnotationError,
-    ModelError,
-    WorkerStartError,
-    CacheError,
-    MissError,
-)
+from bgaug_d2.errors import BgAugError, ConfigError
 
 _PRIMARY = "train"
 
 
-def hydra_app(
-    job: Callable[[DictConfig], None],
-    config_dir: Path,
-    user_errors: tuple[type[Exception], ...] = USER_ERRORS,
-) -> NoReturn:
+def hydra_app(job: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
     """Compose the configuration of the command line, call ``job`` with it, in a sweep often; exit.
 
     The process ends with status 0, 130 after Ctrl-C, or 1 with a sentence for each job that failed
     by a user's mistake.
 
     Args:
-        job: Gets the composed, unresolved configuration.
-        config_dir: Folder with ``train.yaml`` and the groups.
-        user_errors: What ``job`` raises for a user's mistakes; ``HYDRA_FULL_ERROR=1`` lets them
+        job: Gets the composed, unresolved configuration. ``HYDRA_FULL_ERROR=1`` lets its errors
             through, with their tracebacks.
+        config_dir: Folder with ``train.yaml`` and the groups.
     """
     try:
         check_overrides(sys.argv[1:], config_dir)
@@ -79,7 +55,7 @@ def hydra_app(
     def guarded(cfg: DictConfig) -> None:
         try:
             job(cfg)
-        except user_errors as error:
+        except BgAugError as error:
             # A launcher plugin runs the job elsewhere, where nobody reads `failures`.
             elsewhere = "hydra._internal" not in HydraConfig.get().launcher._target_
             if elsewhere or os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -13,9 +13,9 @@ from typing import Any
 from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
 from bgaug_d2.config.bgaug import ON_MISS
 from bgaug_d2.config.checks import check_choice
-from bgaug_d2.errors import MissError
+from bgaug_d2.errors import MissError, PlanError
 from bgaug_d2.sampling.outcomes import outcome_of_rejection
-from bgaug_d2.sampling.planner import JobPlanner, PlanError
+from bgaug_d2.sampling.planner import JobPlanner
 from bgaug_d2.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from typing import Any
 
 from bgaug_d2.config.bgaug import BgAugConfig
 from bgaug_d2.config.recipe import RecipeConfig
+from bgaug_d2.errors import PlanError
 from bgaug_d2.jobs.digests import digest_file
 from bgaug_d2.jobs.job import InpaintJob, Recipe, SourceImage, job_key, objects_digest
 from bgaug_d2.jobs.parse import objects_from_annotations
@@ -23,10 +24,6 @@ from bgaug_d2.pixels.paths import relative_name
 from bgaug_d2.sampling.policy import replace_variant
 
 _FORMAT = "Detectron2's standard format needs it"
-
-
-class PlanError(ValueError):
-    """A dataset dict lacks what the planner needs: a mistake in the set-up, not in the data."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import pytest
 from bgaug_d2.cache import background_ratios as ratios_module
 from bgaug_d2.cache.background_ratios import background_ratios
 from bgaug_d2.cache.files import BACKGROUND_RATIOS
-from bgaug_d2.cache.store import CacheError, VariantCache
+from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.config.bgaug import BgAugConfig
 from bgaug_d2.config.recipe import RecipeConfig
-from bgaug_d2.errors import AnnotationError
+from bgaug_d2.errors import AnnotationError, CacheError
 from bgaug_d2.jobs.parse import objects_from_annotations
 from bgaug_d2.pixels.object_masks import object_masks
 from bgaug_d2.sampling.expand import eligible, expand_dataset

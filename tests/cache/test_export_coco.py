@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from bgaug_d2.cache.export_coco import ExportError, ExportReport, export_coco
+from bgaug_d2.cache.export_coco import ExportReport, export_coco
 from bgaug_d2.cache.store import CacheEntry, VariantCache
-from bgaug_d2.errors import ImageError
+from bgaug_d2.errors import ExportError, ImageError
 from bgaug_d2.jobs.job import InpaintJob
 from bgaug_d2.painting import passes
 from bgaug_d2.painting.sidecar import sidecar

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bgaug_d2.cache.store import VariantCache
+from bgaug_d2.errors import AuditError
 from bgaug_d2.inspection.audit import (
     Annotations,
     audit_cache,
@@ -24,7 +25,6 @@ from bgaug_d2.inspection.audit import (
 )
 from bgaug_d2.inspection.audit_summary import Audit, Estimate, Pair, aggregate, to_markdown
 from bgaug_d2.inspection.faults import (
-    AuditError,
     Detections,
     Labels,
     Measured,

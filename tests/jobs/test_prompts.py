@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from bgaug_d2.config.recipe import RecipeConfig
-from bgaug_d2.jobs.prompts import PromptError, object_prompt, prompt_for
+from bgaug_d2.errors import PromptError
+from bgaug_d2.jobs.prompts import object_prompt, prompt_for
 
 CAPTIONS = ["A cat on a mat.", "", " Two\n cats "]
 

@@ -10,11 +10,12 @@ import cv2
 import pytest
 import yaml
 
+from bgaug_d2.errors import ReportError
 from bgaug_d2.report.cells import cell_difference, compare_cells, mean_of
 from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan import Plan, load_plan
 from bgaug_d2.report.plots import WIDTH, draw_differences, draw_series, write_plots
-from bgaug_d2.report.runs import ReportError, Run, load_runs
+from bgaug_d2.report.runs import Run, load_runs
 from bgaug_d2.report.statistics import Interval, holm, paired_test
 
 PLAN = """

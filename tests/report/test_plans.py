@@ -12,13 +12,14 @@ import pytest
 import yaml
 
 from bgaug_d2.config.experiment import DatasetConfig, ExperimentConfig
+from bgaug_d2.errors import ReportError
 from bgaug_d2.report.cells import compare_cells
 from bgaug_d2.report.commands import commands_for
 from bgaug_d2.report.cost import Rates, detector_key, estimate, measured_rates, paint_key
 from bgaug_d2.report.csv_latex import to_csv, to_latex
 from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan import PLANS, find_plan, load_plan
-from bgaug_d2.report.runs import ReportError, Run
+from bgaug_d2.report.runs import Run
 from tests.helpers.tool_runs import experiment_of, tool
 
 NAMES = sorted(each.stem for each in PLANS.glob("*.yaml"))

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from bgaug_d2.errors import ReportError
 from bgaug_d2.report.cells import compare_cells
 from bgaug_d2.report.markdown import to_markdown
 from bgaug_d2.report.plan_from_runs import plan_of_runs
-from bgaug_d2.report.runs import BACKGROUNDS, ReportError, load_runs
+from bgaug_d2.report.runs import BACKGROUNDS, load_runs
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "make_tables.py"
 

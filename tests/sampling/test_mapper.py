@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bgaug_d2.errors import ConfigError, MissError
+from bgaug_d2.errors import ConfigError, MissError, PlanError
 from bgaug_d2.sampling.mapper import BackgroundAugMapper, MapperError
-from bgaug_d2.sampling.planner import PlanError
 from bgaug_d2.worker.client import WorkerClient
 from tests.helpers.dicts import FakeClient, make_planner, paint, reading_mapper
 from tests.helpers.mapper_parts import Sample, Setup

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from bgaug_d2.errors import AnnotationError, ImageError
-from bgaug_d2.jobs.prompts import PromptError
+from bgaug_d2.errors import AnnotationError, ImageError, PlanError, PromptError
 from bgaug_d2.sampling import planner as planner_module
-from bgaug_d2.sampling.planner import Plan, PlanError, skip_reason
+from bgaug_d2.sampling.planner import Plan, skip_reason
 from tests.helpers.dicts import annotation, coco_dicts, make_dict, make_planner
 from tests.helpers.factories import make_recipe
 
