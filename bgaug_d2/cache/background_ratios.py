@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bgaug_d2.cache.files import BACKGROUND_RATIOS, claim_folder, write_atomically
+from bgaug_d2.cache.files import BACKGROUND_RATIOS, open_cache_folder, write_atomically
 from bgaug_d2.jobs.digests import canonical_json
 from bgaug_d2.jobs.job import objects_digest
 from bgaug_d2.jobs.parse import objects_from_annotations
@@ -48,7 +48,7 @@ def background_ratios(
     """
     if cache_dir is None:
         return [_ratio(each) for each in progress(dataset_dicts)]
-    claim_folder(cache_dir)
+    open_cache_folder(cache_dir)
     digest = _digest(dataset_dicts)
     path = os.path.join(cache_dir, BACKGROUND_RATIOS, f"{digest}.json")
     ratios = _load(path, digest, len(dataset_dicts))

@@ -28,7 +28,9 @@ from bgaug_d2.jobs.digests import canonical_json, digest_file
 SCHEMA = 1
 MARKER = "bgaug_cache.json"
 QUARANTINE = "quarantine"
-BACKGROUND_RATIOS = "background_ratios"  # kept here by `ratios`
+# Folders of files that are kept beside the entries, named like the modules that write them.
+BACKGROUND_RATIOS = "background_ratios"
+SOURCE_DIGESTS = "source_digests"
 TEMP_PREFIX = ".tmp-"
 PICTURE_SUFFIXES = (".png", ".jpg")
 
@@ -101,7 +103,7 @@ def picture_name(key: str, sha256: str, suffix: str) -> str:
     return f"{key}.{sha256[:16]}{suffix}"
 
 
-def claim_folder(root: str) -> OSError | None:
+def open_cache_folder(root: str) -> OSError | None:
     """Make ``root`` a cache, or see that it is one.
 
     Returns:
@@ -150,52 +152,83 @@ def _check_marker(path: str) -> None:
 
 def _is_ours(name: str) -> bool:
     # A fresh volume has lost+found; hidden files belong to the system or are our own temporaries.
-    known = (QUARANTINE, BACKGROUND_RATIOS, "lost+found")
+    known = (QUARANTINE, BACKGROUND_RATIOS, SOURCE_DIGESTS, "lost+found")
     return name.startswith(".") or name in known or bool(_SHARD.fullmatch(name))
 
 
-def seal(content: Mapping[str, Any]) -> bytes:
+def encode_sidecar(content: Mapping[str, Any]) -> bytes:
     """The bytes of a sidecar: canonical JSON with ``digest`` added.
 
     Raises:
         ValueError, TypeError: A value is no JSON (nor are NaN and infinity), or all is too large.
     """
-    # Through JSON once, so that what is hashed is what a reader will parse (1 -> "1" as a name).
-    plain = json.loads(canonical_json({**content, "digest": ""}))
-    del plain["digest"]
-    plain["digest"] = _digest(plain)
-    sealed = canonical_json(plain)
-    if len(sealed) > MAX_SIDECAR_BYTES:
-        raise ValueError(
-            f"sidecar has {len(sealed)} bytes, at most {MAX_SIDECAR_BYTES} are allowed"
-        )
-    return sealed
+    data = encode_verified(content)
+    if len(data) > MAX_SIDECAR_BYTES:
+        raise ValueError(f"sidecar has {len(data)} bytes, at most {MAX_SIDECAR_BYTES} are allowed")
+    return data
 
 
-def unseal(data: bytes, key: str) -> dict[str, Any]:
+def decode_sidecar(data: bytes, key: str) -> dict[str, Any]:
     """The content of a sidecar's bytes.
 
     Raises:
-        CorruptEntryError: They are not what ``seal`` made for ``key``.
+        CorruptEntryError: They are not what ``encode_sidecar`` made for ``key``.
     """
     if len(data) > MAX_SIDECAR_BYTES:
         raise CorruptEntryError("sidecar is too large")
     try:
-        content = json.loads(data)
-        canonical = canonical_json(content)
-    except (ValueError, RecursionError) as error:
-        raise CorruptEntryError("sidecar is not JSON") from error
-    if not isinstance(content, dict) or canonical != data:
-        raise CorruptEntryError("sidecar is not canonical JSON")
-    if content.get("digest") != _digest({k: v for k, v in content.items() if k != "digest"}):
-        raise CorruptEntryError("sidecar does not match its digest")
+        content = decode_verified(data)
+    except CorruptEntryError as fault:
+        raise CorruptEntryError(f"sidecar: {fault}") from fault
     if content.get("key") != key or content.get("schema") != SCHEMA:
         raise CorruptEntryError("sidecar belongs to another key or schema")
     return content
 
 
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(content)).hexdigest()
+def encode_verified(content: Mapping[str, Any]) -> bytes:
+    """Canonical JSON of an object with ``digest`` added, the SHA-256 of the bytes without it.
+
+    Args:
+        content: At least one name sorts after ``digest``, as ``schema`` does.
+
+    Raises:
+        ValueError, TypeError: A value is no JSON (nor are NaN and infinity).
+    """
+    # Through JSON once, so that the order is that of the names as they are written (1 -> "1").
+    plain = json.loads(canonical_json({**content, "digest": ""}))
+    unsigned = {name: value for name, value in plain.items() if name != "digest"}
+    plain["digest"] = hashlib.sha256(canonical_json(unsigned)).hexdigest()
+    return canonical_json(plain)
+
+
+def decode_verified(data: bytes) -> dict[str, Any]:
+    """The content of bytes that ``encode_verified`` made.
+
+    The digest is checked over the bytes themselves, without the field ``digest``: a hit costs no
+    second serialisation, and a change of any byte shows.
+
+    Raises:
+        CorruptEntryError: They are something else.
+    """
+    try:
+        content = _DECODER.decode(data.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise CorruptEntryError("not JSON") from error
+    if not isinstance(content, dict) or not _SHA256.fullmatch(str(content.get("digest"))):
+        raise CorruptEntryError("not an object with a digest")
+    # A field of this name further inside has another value: no text holds its own SHA-256.
+    field = f'"digest":"{content["digest"]}",'.encode()
+    before, _, after = data.partition(field)
+    if hashlib.sha256(before + after).hexdigest() != content["digest"]:
+        raise CorruptEntryError("does not match its digest")
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # Python reads NaN by default
 
 
 def read_record(root: str, key: str, verify: bool = True) -> CacheEntry | Rejection:
@@ -213,7 +246,7 @@ def read_record(root: str, key: str, verify: bool = True) -> CacheEntry | Reject
     """
     path = sidecar_path(root, key)
     with open(path, "rb") as file:
-        sidecar = unseal(file.read(MAX_SIDECAR_BYTES + 1), key)
+        sidecar = decode_sidecar(file.read(MAX_SIDECAR_BYTES + 1), key)
     if "rejected" in sidecar:
         return Rejection(str(sidecar["rejected"]), sidecar)
     sha256 = str(sidecar.get("sha256"))

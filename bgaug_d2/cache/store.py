@@ -23,12 +23,12 @@ from bgaug_d2.cache.files import (
     CorruptEntryError,
     Rejection,
     check_key,
-    claim_folder,
+    encode_sidecar,
     folder_of,
+    open_cache_folder,
     picture_name,
     quarantine,
     read_record,
-    seal,
     sidecar_path,
     write_atomically,
 )
@@ -75,7 +75,7 @@ class VariantCache:
         self.root = os.path.abspath(root)
         self.max_bytes = int(max_bytes)
         self._reset()
-        error = claim_folder(self.root)
+        error = open_cache_folder(self.root)
         if error is not None:
             self._pause(error)
 
@@ -190,13 +190,13 @@ class VariantCache:
         if sidecar.get("key", key) != key:
             raise ValueError(f"sidecar of key {sidecar['key']!r} cannot be stored under {key!r}")
         given = {name: value for name, value in sidecar.items() if name not in _OWN_FIELDS}
-        sealed = seal({**given, **fields, "schema": SCHEMA, "key": key})
+        encoded = encode_sidecar({**given, **fields, "schema": SCHEMA, "key": key})
         if self.read_only:
             self.counts["refused"] += 1
             return False
         folder = folder_of(self.root, key)
         contents = {os.path.join(folder, name): data for name, data in pictures.items()}
-        contents[sidecar_path(self.root, key)] = sealed  # last: it is the commit point
+        contents[sidecar_path(self.root, key)] = encoded  # last: it is the commit point
         try:
             os.makedirs(folder, exist_ok=True)
             write_atomically(contents)

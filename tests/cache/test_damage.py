@@ -29,12 +29,12 @@ def cache(tmp_path: Path) -> VariantCache:
         (lambda c: Path(entry_of(c).path).write_bytes(b"pictura"), "does not match its digest"),
         (lambda c: Path(entry_of(c).path).unlink(), "picture is missing"),
         (lambda c: sidecar_file(c).write_bytes(b""), "not JSON"),
-        (lambda c: sidecar_file(c).write_bytes(b"{}"), "does not match its digest"),
-        (lambda c: sidecar_file(c).write_bytes(b"[1]"), "not canonical"),
+        (lambda c: sidecar_file(c).write_bytes(b"{}"), "not an object with a digest"),
+        (lambda c: sidecar_file(c).write_bytes(b"[1]"), "not an object"),
         (lambda c: sidecar_file(c).write_bytes(b'{"a":NaN}'), "not JSON"),
         (lambda c: sidecar_file(c).write_bytes(b"[" * 100_000), "not JSON"),
         (lambda c: sidecar_file(c).write_bytes(b" " * (1 << 21)), "too large"),
-        (lambda c: sidecar_file(c).write_bytes(sidecar_file(c).read_bytes() + b"\n"), "canonical"),
+        (lambda c: sidecar_file(c).write_bytes(sidecar_file(c).read_bytes() + b"\n"), "its digest"),
         (lambda c: forge(c, key=OTHER), "another key"),
         (lambda c: forge(c, schema=2), "another key or schema"),
         (lambda c: forge(c, file="x.png"), "no picture of its key"),
@@ -94,14 +94,14 @@ def test_entry_evicted_in_the_middle_of_a_look_up_is_a_plain_miss(
     cache: VariantCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.put(KEY, b"picture", SIDECAR)
-    picture, unseal = entry_of(cache).path, cache_files.unseal
+    picture, decode_sidecar = entry_of(cache).path, cache_files.decode_sidecar
 
     def evict(data: bytes, name: str) -> dict[str, Any]:
         sidecar_file(cache).unlink()
         os.unlink(picture)
-        return unseal(data, name)
+        return decode_sidecar(data, name)
 
-    monkeypatch.setattr(cache_files, "unseal", evict)
+    monkeypatch.setattr(cache_files, "decode_sidecar", evict)
     assert cache.get(KEY) is None
     assert (cache.counts["misses"], cache.counts["corrupt"]) == (1, 0)
 

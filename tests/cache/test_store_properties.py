@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bgaug_d2.cache.files import CorruptEntryError, seal, sidecar_path, unseal
+from bgaug_d2.cache.files import CorruptEntryError, decode_sidecar, encode_sidecar, sidecar_path
 from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
+from bgaug_d2.painting.sidecar import job_sidecar
+from tests.helpers.factories import make_job
 
 KEYS = [hashlib.sha256(bytes([i])).hexdigest() for i in range(4)]
 
@@ -33,12 +35,12 @@ sidecars = st.dictionaries(names, json_values, max_size=6)
 
 
 def sealed(content: dict[str, Any], key: str = KEYS[0]) -> bytes:
-    return seal({**content, "schema": 1, "key": key})
+    return encode_sidecar({**content, "schema": 1, "key": key})
 
 
 @given(sidecars)
 def test_sealed_content_comes_back(content: dict[str, Any]) -> None:
-    opened = unseal(sealed(content), KEYS[0])
+    opened = decode_sidecar(sealed(content), KEYS[0])
     digest = opened.pop("digest")
     assert len(digest) == 64
     assert opened == {**content, "schema": 1, "key": KEYS[0]}
@@ -60,25 +62,46 @@ def test_any_changed_byte_of_a_sidecar_is_noticed(content: dict[str, Any], data:
     if after == before:
         return
     with pytest.raises(CorruptEntryError):
-        unseal(after, KEYS[0])
+        decode_sidecar(after, KEYS[0])
+
+
+def test_every_flipped_byte_of_a_real_sidecar_is_noticed() -> None:
+    job = make_job()
+    more = {"T_hat": 12, "qc": {"digest": "0" * 64, "note": '"digest":"x",', "std": 41.5}}
+    before = sealed({**job_sidecar(job, 0, "2024-01-01T00:00:00Z"), **more}, job.key)
+    assert decode_sidecar(before, job.key)["T_hat"] == 12
+    for at in range(len(before)):
+        for flip in (0x01, 0x08, 0x20, 0x80, 0xFF):
+            after = bytearray(before)
+            after[at] ^= flip
+            with pytest.raises(CorruptEntryError):
+                decode_sidecar(bytes(after), job.key)
+
+
+@pytest.mark.parametrize(
+    "content", [{"a": {"digest": "0" * 64}}, {"a": '"digest":"', "b": [{"digest": None}]}]
+)
+def test_other_fields_may_be_named_digest(content: dict[str, Any]) -> None:
+    opened = decode_sidecar(sealed(content), KEYS[0])
+    assert {name: opened[name] for name in content} == content
 
 
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_no_sidecar(data: bytes) -> None:
     with pytest.raises(CorruptEntryError):
-        unseal(data, KEYS[0])
+        decode_sidecar(data, KEYS[0])
 
 
 @given(sidecars)
 def test_sidecar_of_another_key_is_refused(content: dict[str, Any]) -> None:
     with pytest.raises(CorruptEntryError):
-        unseal(sealed(content, KEYS[1]), KEYS[0])
+        decode_sidecar(sealed(content, KEYS[1]), KEYS[0])
 
 
 @given(json_values)
 def test_valid_json_that_is_not_sealed_is_refused(value: Any) -> None:
     with pytest.raises(CorruptEntryError):
-        unseal(json.dumps(value).encode(), KEYS[0])
+        decode_sidecar(json.dumps(value).encode(), KEYS[0])
 
 
 class CacheMachine(RuleBasedStateMachine):

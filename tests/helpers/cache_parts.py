@@ -38,4 +38,4 @@ def sidecar_file(cache: VariantCache, name: str = KEY) -> Path:
 def forge(cache: VariantCache, **changes: Any) -> None:
     """A sidecar with changed fields and a digest that matches them."""
     content = json.loads(sidecar_file(cache).read_bytes()) | changes
-    sidecar_file(cache).write_bytes(cache_files.seal(content))
+    sidecar_file(cache).write_bytes(cache_files.encode_sidecar(content))
