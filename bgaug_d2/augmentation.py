@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog
-from detectron2.data.common import DatasetFromList
 
 from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.config.bgaug import BgAugConfig, InpainterConfig
@@ -29,13 +27,14 @@ from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.from_cfg import (
     DatasetDict,
     Mapper,
+    digested,
     expanded,
     loader_from_cfg,
     loader_options,
     train_dicts,
     visit_sampler,
 )
-from bgaug_d2.sampling.loader import VisitedDataset, in_flight_draws
+from bgaug_d2.sampling.loader import VisitedDataset, in_flight_draws, shared_dataset
 from bgaug_d2.sampling.lookahead import LookAhead
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.sampling.planner import JobPlanner
@@ -124,14 +123,18 @@ class BackgroundAugmentation:
         """
         if dataset_dicts is None:
             dataset_dicts = train_dicts(cfg)
+        if self.settings.paints:
+            dataset_dicts = digested(dataset_dicts, self.settings, self.painting.image_root)
         if self.settings.mode == "expand":
             dataset_dicts = expanded(dataset_dicts, self.settings)
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
         planner = self.planner(names)
         wrapped = self.wrap(mapper or DatasetMapper(cfg, True), planner)
         sampler = visit_sampler(cfg, dataset_dicts, start_iter)
-        loader = loader_from_cfg(cfg, dataset_dicts, wrapped, sampler)
-        counted = CountedLoader(loader, self._look_ahead(cfg, loader, sampler, planner))
+        dataset = shared_dataset(dataset_dicts)
+        loader = loader_from_cfg(cfg, dataset, wrapped, sampler)
+        look_ahead = self._look_ahead(cfg, VisitedDataset(dataset), sampler, planner)
+        counted = CountedLoader(loader, look_ahead)
         self._loaders.append(counted)
         return counted
 
@@ -141,15 +144,11 @@ class BackgroundAugmentation:
             loader.close()
 
     def _look_ahead(
-        self, cfg: CfgNode, loader: Any, sampler: VisitSampler, planner: JobPlanner
+        self, cfg: CfgNode, dataset: VisitedDataset, sampler: VisitSampler, planner: JobPlanner
     ) -> LookAhead | None:
         draws = self.settings.look_ahead
         # With on_miss=error nothing is asked for; a test of that mode must not be helped along.
         if not draws or self.client is None or self.settings.on_miss == "error":
             return None
-        stored = loader
-        while not isinstance(stored, DatasetFromList):
-            stored = stored.dataset  # shared with the loader: COCO's takes 0.5 GB
-        in_flight = in_flight_draws(*loader_options(cfg).values())
-        dataset = VisitedDataset(stored)
+        in_flight = in_flight_draws(**loader_options(cfg))
         return LookAhead(sampler, dataset, planner, self.cache, self.client, draws, in_flight)

@@ -65,7 +65,7 @@ def paint_all(augmentation: BackgroundAugmentation, dicts: list[dict[str, Any]])
     planner = augmentation.planner(["ball"])
     root = Path(augmentation.painting.image_root)
     for dataset_dict, variant in planner.all_jobs(dicts):
-        paint(augmentation.cache, planner.job(dataset_dict, variant), root)
+        paint(augmentation.cache, planner.plan_variant(dataset_dict, variant).job(), root)
 
 
 def identity_mapper(dataset_dict: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ cache. All other arguments are those of tools/train_net.py, whose `--help` lists
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import itertools
 import sys
@@ -31,24 +30,22 @@ def job(cfg: DictConfig, samples: int, out: Path) -> None:
     check_dataset(experiment.dataset)
     identity = identify(experiment.inpainter)[0] if experiment.bgaug.paints else None
     # Late: a mistake above is told before seconds of imports.
-    from detectron2.config import CfgNode
     from detectron2.data import MetadataCatalog
     from detectron2.utils.env import seed_all_rng
 
-    from bgaug_d2.config.parse import plain
     from bgaug_d2.inspection.samples import write_sample_sheet
-    from bgaug_d2.training.trainer import BgAugTrainer
+    from bgaug_d2.training.loader import training_loader
     from bgaug_d2.worker.start import painting_without_workers
 
     handle = register_dataset(experiment.dataset)
     cfg_d2 = to_cfg(experiment, handle.train, handle.test, "cpu")
+    painter = None
     if identity is not None:
-        painting = painting_without_workers(
+        painter = painting_without_workers(
             experiment.bgaug, experiment.inpainter, handle.image_root, identity
         )
-        cfg_d2.BGAUG_PAINTING = CfgNode(plain(dataclasses.asdict(painting)))
     seed_all_rng(experiment.seed)
-    loader = BgAugTrainer.build_train_loader(cfg_d2)
+    loader = training_loader(cfg_d2, experiment, painter)
     shown = list(itertools.islice(itertools.chain.from_iterable(loader), samples))
     loader.close()
     names = MetadataCatalog.get(handle.train[0]).thing_classes

@@ -52,8 +52,8 @@ def measure_hits(
         ``cache`` (``put_ms``, ``get_ms``) and ``mapper`` (originals, hits of each picture format,
         and these against originals).
     """
-    planner, draws = _prepare_jobs(handle, images)
-    jobs = [planner.job(each, 1) for each in draws]
+    planner, draws = _prepare_jobs(handle, images, str(folder / "digests"))
+    jobs = [planner.plan(each).job() for each in draws]
     caches = {each: VariantCache(str(folder / f"cache_{each}")) for each in PICTURE_FORMATS}
     measured = {
         name: _measure_cache(cache, jobs, planner.image_root, name, repeats)
@@ -108,7 +108,9 @@ def _fill(cache: VariantCache, count: int, rng: random.Random) -> None:
         os.link(picture, os.path.join(folder, picture_name(key, _DIGEST, ".png")))
 
 
-def _prepare_jobs(handle: DatasetHandle, images: int) -> tuple[JobPlanner, list[dict[str, Any]]]:
+def _prepare_jobs(
+    handle: DatasetHandle, images: int, cache_dir: str
+) -> tuple[JobPlanner, list[dict[str, Any]]]:
     """A planner that shows variant 1 on every draw, and draws of images that can be painted."""
     recipe_config = RecipeConfig()
     recipe = Recipe(recipe_config, _IDENTITY, "float32")
@@ -117,7 +119,9 @@ def _prepare_jobs(handle: DatasetHandle, images: int) -> tuple[JobPlanner, list[
     draws = []
     for each in DatasetCatalog.get(handle.train[0]):
         draw = {**each, "bgaug_visit": 0}
-        if planner.plan(draw).key and _can_be_painted(planner.job(draw, 1), handle.image_root):
+        if planner.plan(draw).key and _can_be_painted(
+            planner.plan_variant(draw, 1).job(), handle.image_root
+        ):
             draws.append(draw)
     return planner, draws[:images]
 

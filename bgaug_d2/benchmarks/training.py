@@ -27,7 +27,7 @@ from bgaug_d2.pixels.read import read_image
 from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.from_cfg import baseline_loader, train_dicts
 from bgaug_d2.training.detectron2_cfg import to_cfg
-from bgaug_d2.training.trainer import BgAugTrainer
+from bgaug_d2.training.trainer import BgAugTrainer, build_optimizer
 
 _WARM_UP = 3
 _PAINTED_PER_S = 4.0  # on the fly, beside training
@@ -93,14 +93,16 @@ def _fill(augmentation: BackgroundAugmentation, handle: DatasetHandle, cfg: CfgN
     planner = augmentation.planner(MetadataCatalog.get(handle.train[0]).thing_classes)
     for each in DatasetCatalog.get(handle.train[0]):
         picture = encode_picture(255 - read_image(each["file_name"]), "png")
-        augmentation.cache.put(planner.key({**each, "bgaug_visit": 0}, 1), picture, {})
+        plan = planner.plan_variant(each, 1)
+        if plan.key is not None:
+            augmentation.cache.put(plan.key, picture, {})
 
 
 def _train_in_turns(
     cfg: CfgNode, loaders: dict[str, CountedLoader], iterations: int
 ) -> dict[str, list[float]]:
     model = BgAugTrainer.build_model(cfg).train()
-    optimizer = BgAugTrainer.build_optimizer(cfg, model)
+    optimizer = build_optimizer(cfg, model, "sgd")
     batches = {name: iter(loader) for name, loader in loaders.items()}
     seconds: dict[str, list[float]] = defaultdict(list)
     with EventStorage():

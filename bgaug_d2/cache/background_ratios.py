@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bgaug_d2.cache.files import BACKGROUND_RATIOS, open_cache_folder, write_atomically
+from bgaug_d2.cache.source_digests import OBJECTS_KEY, objects_sha256
 from bgaug_d2.jobs.digests import canonical_json
-from bgaug_d2.jobs.job import objects_digest
 from bgaug_d2.jobs.parse import objects_from_annotations
 from bgaug_d2.pixels.masks import background_ratio
 from bgaug_d2.pixels.object_masks import object_masks
@@ -39,7 +39,7 @@ def background_ratios(
 
     Args:
         dataset_dicts: Detectron2's format; no image file is read.
-        cache_dir: Folder of the cache; None computes anew and keeps nothing.
+        cache_dir: Folder of the cache; None keeps nothing.
         progress: Shows the progress.
 
     Raises:
@@ -69,8 +69,8 @@ def _digest(dataset_dicts: Sequence[DatasetDict]) -> str:
     """SHA-256 (64 hex digits) of all that decides the ratios, in order."""
     digest = hashlib.sha256(canonical_json(["background_ratios", SCHEMA]))
     for each in dataset_dicts:
-        objects = objects_from_annotations(each.get("annotations", ()), each["image_id"])
-        digest.update(canonical_json([each["height"], each["width"], objects_digest(objects)]))
+        objects = each.get(OBJECTS_KEY) or objects_sha256(each)
+        digest.update(canonical_json([each["height"], each["width"], objects]))
     return digest.hexdigest()
 
 
@@ -88,10 +88,10 @@ def _load(path: str, digest: str, num_images: int) -> list[float] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s cannot be used (%s); computed anew", path, error)
+        logger.warning("%s cannot be used (%s); computed again", path, error)
         return None
     if not sound:
-        logger.warning("%s is damaged; computed anew", path)
+        logger.warning("%s is damaged; computed again", path)
         return None
     return ratios
 

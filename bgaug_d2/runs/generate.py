@@ -33,9 +33,9 @@ from bgaug_d2.errors import AnnotationError, ConfigError, ImageError, PromptErro
 from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.painting.passes import SKIP_REASONS
-from bgaug_d2.runs.generate_report import Outcome, Report, Task, announce, estimate, finish
-from bgaug_d2.sampling.from_cfg import expanded, train_dicts
-from bgaug_d2.sampling.planner import JobPlanner
+from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
+from bgaug_d2.sampling.from_cfg import digested, expanded, train_dicts
+from bgaug_d2.sampling.planner import DrawPlan, JobPlanner
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from bgaug_d2.worker.client import WorkerClient
 from bgaug_d2.worker.start import (
@@ -46,6 +46,9 @@ from bgaug_d2.worker.start import (
 )
 
 logger = logging.getLogger(__name__)
+
+# A dataset dict and the number of the variant to paint, from 1.
+Task = tuple[Mapping[str, Any], int]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -87,6 +90,7 @@ def generate(
     painting = painting_without_workers(settings, experiment.inpainter, handle.image_root, model[0])
     augmentation = BackgroundAugmentation(settings, painting, experiment.seed)
     planner = augmentation.planner(handle.class_names)
+    dataset_dicts = digested(dataset_dicts, settings, handle.image_root)
     if mode == "expand":
         dataset_dicts = expanded(dataset_dicts, settings)
     launch = experiment.launch
@@ -127,25 +131,27 @@ class _Painter:
         dataset_dict, variant = task
         image = self._name(dataset_dict)
         try:
-            record = self.cache.get(self.planner.key(dataset_dict, variant))
+            plan = self.planner.plan_variant(dataset_dict, variant)
         except _TASK_FAULTS as error:
             return Outcome("error", str(error), image)
+        if plan.key is None:
+            return _rejection(str(plan.reason), image)
+        record = self.cache.get(plan.key)
         if record is None:
-            return Outcome("missing", task=task)
+            return Outcome("missing", image=image, plan=plan)
         if isinstance(record, Rejection):
             return _rejection(record.reason, image)
         return Outcome("cached")
 
-    def paint(self, task: Task) -> Outcome:
+    def paint(self, plan: DrawPlan) -> Outcome:
         """Have it painted and wait."""
-        dataset_dict, variant = task
-        image = self._name(dataset_dict)
         if self.client is None:
             raise ValueError("this painter has no client; it can only look up")
         try:
-            job = self.planner.job(dataset_dict, variant)
+            job = plan.job()
         except _TASK_FAULTS as error:
-            return Outcome("error", str(error), image)
+            return Outcome("error", str(error), plan.source.file_name if plan.source else "")
+        image = job.source.file_name
         reply = self.client.request(job, _DEADLINE_S)
         if reply.status == "done":
             return self._painted(job.key, image)
@@ -168,26 +174,26 @@ def _rejection(reason: str, image: str) -> Outcome:
     return Outcome("skipped" if reason in SKIP_REASONS else "rejected", reason, image)
 
 
-def _look_up(tasks: Sequence[Task], painter: _Painter, report: Report) -> list[Task]:
-    """The tasks whose pictures are not in the cache, roughly in their order."""
+def _look_up(tasks: Sequence[Task], painter: _Painter, report: Report) -> list[DrawPlan]:
+    """The plans of the pictures that are not in the cache, roughly in the order of the tasks."""
     missing = []
     with ThreadPoolExecutor(_SCAN_THREADS) as executor:
         outcomes = _unordered(executor, painter.look_up, tasks, 16 * _SCAN_THREADS)
         for outcome in _bar(outcomes, len(tasks), "looking up"):
-            if outcome.task is None:
+            if outcome.plan is None:
                 report.add(outcome)
             else:
-                missing.append(outcome.task)
+                missing.append(outcome.plan)
     return missing
 
 
-def _paint(tasks: Sequence[Task], painter: _Painter, in_flight: int, report: Report) -> None:
+def _paint(plans: Sequence[DrawPlan], painter: _Painter, in_flight: int, report: Report) -> None:
     executor = ThreadPoolExecutor(in_flight)
     began = time.monotonic()
     try:
         # A few more are submitted than run, so that no thread waits for this one.
-        outcomes = _unordered(executor, painter.paint, tasks, in_flight + 16)
-        for outcome in _bar(outcomes, len(tasks), "painting"):
+        outcomes = _unordered(executor, painter.paint, plans, in_flight + 16)
+        for outcome in _bar(outcomes, len(plans), "painting"):
             report.add(outcome)
             report.seconds = time.monotonic() - began
             if outcome.kind == "unavailable":

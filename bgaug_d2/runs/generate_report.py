@@ -6,17 +6,15 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bgaug_d2.config.parse import plain
+from bgaug_d2.sampling.planner import DrawPlan
 
 logger = logging.getLogger(__name__)
-
-# A dataset dict and the number of the variant to paint, from 1.
-Task = tuple[Mapping[str, Any], int]
 
 # PNG of photographs, fast compression; an estimate until some have been painted.
 _BYTES_PER_PIXEL = 2.0
@@ -33,14 +31,14 @@ class Outcome:
         reason: Of the last four.
         image: File name of the source, relative to the data set's images.
         num_bytes: Size of the picture.
-        task: To be painted, when it is ``missing``.
+        plan: Of the picture, when it is ``missing``.
     """
 
     kind: str
     reason: str = ""
     image: str = ""
     num_bytes: int = 0
-    task: Task | None = None
+    plan: DrawPlan | None = None
 
 
 @dataclass
@@ -93,9 +91,9 @@ class Report:
         return lines
 
 
-def announce(missing: Sequence[Task], folder: str, max_gb: float) -> None:
+def announce(missing: Sequence[DrawPlan], folder: str, max_gb: float) -> None:
     """Say what is to be done and what room it takes."""
-    pixels = sum(each["height"] * each["width"] for each, _ in missing)
+    pixels = sum(each.source.height * each.source.width for each in missing if each.source)
     wanted, free = pixels * _BYTES_PER_PIXEL / 1e9, shutil.disk_usage(folder).free / 1e9
     logger.info(
         "%d pictures to paint into %s, about %.3g GB (%.3g GB are free)",
@@ -110,7 +108,7 @@ def announce(missing: Sequence[Task], folder: str, max_gb: float) -> None:
         )
 
 
-def estimate(missing: Sequence[Task], report: Report) -> None:
+def estimate(missing: Sequence[DrawPlan], report: Report) -> None:
     """Say what the rest takes, going by the sample that a dry run has painted."""
     if not missing:
         logger.info("dry run: nothing is missing")

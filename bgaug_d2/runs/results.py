@@ -14,7 +14,7 @@ from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.config.parse import plain
 from bgaug_d2.inpaint.model.identity import RANDOM_LICENSE
 from bgaug_d2.runs.environment import versions
-from bgaug_d2.training.progress_hook import Course
+from bgaug_d2.training.progress_hook import TrainingStats
 from bgaug_d2.worker.start import Painting
 
 SCHEMA = 1
@@ -24,7 +24,7 @@ _PER_CLASS = {"AP": "per_class", "AP50": "per_class_AP50"}
 def build_results(
     experiment: ExperimentConfig,
     metrics: Mapping[str, Any],
-    course: Course | None,
+    stats: TrainingStats | None,
     painting: Painting | None,
     breakdown: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def build_results(
         metrics: Of Detectron2's evaluators: ``bbox`` (and ``segm``) with ``AP``, ``AP50``,
             ``AP75``, ``APs``, ``APm``, ``APl``, ``AP-<class>`` (of VOC ``AP50-<class>``); with
             several sets a level more.
-        course: How training went; None when only an evaluation was run.
+        stats: How training went; None when only an evaluation was run.
         painting: Which model painted; None for a baseline.
         breakdown: Of ``data.breakdown``, by task; with several sets a level more.
     """
@@ -52,9 +52,9 @@ def build_results(
         "bgaug": _augmentation(experiment),
         "metrics": {task: split_classes(values) for task, values in metrics.items()},
         "breakdown": plain(breakdown or {}),
-        "training": None if course is None else _training(experiment, course),
-        "outcomes": {} if course is None else course.outcomes,
-        "look_ahead": {} if course is None else course.look_ahead,
+        "training": None if stats is None else _training(experiment, stats),
+        "outcomes": {} if stats is None else stats.outcomes,
+        "look_ahead": {} if stats is None else stats.look_ahead,
         "inpainter": None if painting is None else _inpainter(painting),
         "versions": versions(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -127,17 +127,17 @@ def _augmentation(experiment: ExperimentConfig) -> dict[str, Any]:
     return {"mode": settings.mode, **by_mode[settings.mode], **common}
 
 
-def _training(experiment: ExperimentConfig, course: Course) -> dict[str, Any]:
-    iterations = course.end_iter - course.start_iter
+def _training(experiment: ExperimentConfig, stats: TrainingStats) -> dict[str, Any]:
+    iterations = stats.end_iter - stats.start_iter
     images = iterations * experiment.schedule.images_per_batch
     return {
-        "start_iter": course.start_iter,
-        "end_iter": course.end_iter,
-        "wall_s": round(course.wall_s, 3),
-        "train_s": round(course.train_s, 3),
-        "data_s": round(course.wait_s, 3),
-        "data_s_per_iteration": round(course.wait_s / iterations, 5) if iterations else None,
-        "images_per_s": round(images / course.train_s, 3) if course.train_s > 0 else None,
+        "start_iter": stats.start_iter,
+        "end_iter": stats.end_iter,
+        "wall_s": round(stats.wall_s, 3),
+        "train_s": round(stats.train_s, 3),
+        "data_s": round(stats.wait_s, 3),
+        "data_s_per_iteration": round(stats.wait_s / iterations, 5) if iterations else None,
+        "images_per_s": round(images / stats.train_s, 3) if stats.train_s > 0 else None,
     }
 
 

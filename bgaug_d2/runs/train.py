@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import time
 from pathlib import Path
@@ -18,7 +17,6 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from bgaug_d2.config.experiment import ExperimentConfig
-from bgaug_d2.config.parse import plain
 from bgaug_d2.data.breakdown import read_breakdowns
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import ConfigError
@@ -32,9 +30,9 @@ from bgaug_d2.runs.results import (
     write_results,
 )
 from bgaug_d2.training.checkpointer import SafeCheckpointer
-from bgaug_d2.training.detectron2_cfg import experiment_from_cfg, to_cfg, weights_path
-from bgaug_d2.training.trainer import BgAugTrainer, inference_folder, painting_of
-from bgaug_d2.worker.start import painting_workers
+from bgaug_d2.training.detectron2_cfg import to_cfg, weights_path
+from bgaug_d2.training.trainer import BgAugTrainer, inference_folder
+from bgaug_d2.worker.start import Painting, painting_workers
 
 logger = logging.getLogger(__name__)
 
@@ -66,18 +64,17 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
             workers = stack.enter_context(
                 painting_workers(settings, inpainter, handle.image_root, model, logs)
             )
-            cfg.BGAUG_PAINTING = CfgNode(plain(dataclasses.asdict(workers.painting)))
-        launch_training(run_process, experiment.launch, device, (cfg,))
+        painter = workers.painting if workers else None
+        launch_training(run_process, experiment.launch, device, (cfg, experiment, painter))
         path = results_path(experiment)
         if workers and experiment.launch.machine_rank == 0:
             add_painting_stats(path, workers.stats())
     return path
 
 
-def run_process(cfg: CfgNode) -> None:
-    """What one training process does."""
+def run_process(cfg: CfgNode, experiment: ExperimentConfig, painter: Painting | None) -> None:
+    """What one training process does; the arguments travel to it pickled."""
     began = time.perf_counter()
-    experiment = experiment_from_cfg(cfg)
     register_dataset(experiment.dataset)  # again: a spawned process knows no data set
     log_to(cfg.OUTPUT_DIR, comm.get_rank())
     seed_all_rng(cfg.SEED + comm.get_rank())
@@ -86,26 +83,26 @@ def run_process(cfg: CfgNode) -> None:
         logger.info("Environment:\n%s", collect_env_info())
         (Path(cfg.OUTPUT_DIR) / "detectron2.yaml").write_text(cfg.dump())
     if experiment.eval_only:
-        metrics, course = evaluate(cfg), None
+        metrics, stats = evaluate(cfg, experiment.resume), None
     else:
-        trainer = BgAugTrainer(cfg)
+        trainer = BgAugTrainer(cfg, experiment, painter)
         trainer.resume_or_load(resume=experiment.resume)
         trainer.train()
-        metrics, course = trainer.metrics, trainer.course
-        course.wall_s = time.perf_counter() - began
+        metrics, stats = trainer.metrics, trainer.stats
+        stats.wall_s = time.perf_counter() - began
     if comm.is_main_process():
         path = results_path(experiment)
         breakdown = read_breakdowns(inference_folder(cfg), cfg.DATASETS.TEST)
-        results = build_results(experiment, metrics, course, painting_of(cfg), breakdown)
+        results = build_results(experiment, metrics, stats, painter, breakdown)
         write_results(results, path)
         logger.info("Results are in %s", path)
 
 
-def evaluate(cfg: CfgNode) -> dict[str, Any]:
+def evaluate(cfg: CfgNode, resume: bool) -> dict[str, Any]:
     """Metrics of ``MODEL.WEIGHTS``, or with ``resume`` of the last checkpoint."""
     model = BgAugTrainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=cfg.BGAUG.resume)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     metrics: dict[str, Any] = BgAugTrainer.test(cfg, model)
     return metrics
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -14,11 +16,12 @@ from torch.utils.data import Sampler
 from tqdm import tqdm
 
 from bgaug_d2.cache.background_ratios import background_ratios
+from bgaug_d2.cache.source_digests import with_digests
 from bgaug_d2.config.bgaug import BgAugConfig
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.expand import expand_dataset
-from bgaug_d2.sampling.loader import build_train_loader
+from bgaug_d2.sampling.loader import build_train_loader, shared_dataset
 from bgaug_d2.sampling.visit_sampler import Grouping, VisitSampler
 
 DatasetDict = dict[str, Any]
@@ -30,13 +33,20 @@ Mapper = Callable[[DatasetDict], DatasetDict]
 logger = logging.getLogger(__name__)
 
 
+def digested(
+    dataset_dicts: Sequence[DatasetDict], settings: BgAugConfig, image_root: str
+) -> list[DatasetDict]:
+    """The data set with the digests that cache keys need (``cache.source_digests``)."""
+    with _main_process_first():
+        progress = _progress("digests of images")
+        return with_digests(dataset_dicts, image_root, settings.cache.dir, progress)
+
+
 def expanded(dataset_dicts: Sequence[DatasetDict], settings: BgAugConfig) -> list[DatasetDict]:
-    """The data set with its copies; of the training processes one computes the ratios."""
-    if not comm.is_main_process():
-        comm.synchronize()
-    ratios = background_ratios(dataset_dicts, settings.cache.dir, _progress)
-    if comm.is_main_process():
-        comm.synchronize()
+    """The data set of modes ``expand`` and ``duplicate``: the originals and their copies."""
+    with _main_process_first():
+        progress = _progress("background ratios")
+        ratios = background_ratios(dataset_dicts, settings.cache.dir, progress)
     copies = expand_dataset(dataset_dicts, settings, ratios)
     added = len(copies) - len(dataset_dicts)
     logger.info("The data set is %d images and %d copies", len(dataset_dicts), added)
@@ -52,9 +62,8 @@ def baseline_loader(
     """The same loader and the same stream of draws without augmentation."""
     dataset_dicts = train_dicts(cfg) if dataset_dicts is None else dataset_dicts
     sampler = visit_sampler(cfg, dataset_dicts, start_iter)
-    return CountedLoader(
-        loader_from_cfg(cfg, dataset_dicts, mapper or DatasetMapper(cfg, True), sampler)
-    )
+    dataset = shared_dataset(dataset_dicts)
+    return CountedLoader(loader_from_cfg(cfg, dataset, mapper or DatasetMapper(cfg, True), sampler))
 
 
 def train_dicts(cfg: CfgNode) -> list[DatasetDict]:
@@ -94,14 +103,14 @@ def visit_sampler(
 
 
 def loader_from_cfg(
-    cfg: CfgNode, dataset_dicts: list[DatasetDict], mapper: Mapper, sampler: VisitSampler
-) -> Any:
+    cfg: CfgNode, dataset: Sequence[DatasetDict], mapper: Mapper, sampler: VisitSampler
+) -> Iterable[list[dict[str, Any]]]:
     """The training loader with the batch size and processes that ``cfg`` names."""
-    return build_train_loader(dataset_dicts, mapper, sampler, **loader_options(cfg))
+    return build_train_loader(dataset, mapper, sampler, **loader_options(cfg))
 
 
 def loader_options(cfg: CfgNode) -> dict[str, Any]:
-    """Keyword arguments of ``build_train_loader`` that ``cfg`` decides."""
+    """Keyword arguments of ``build_train_loader`` and ``in_flight_draws`` that ``cfg`` decides."""
     return {
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,
@@ -109,5 +118,15 @@ def loader_options(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
-def _progress(dataset_dicts: Sequence[Any]) -> Any:
-    return tqdm(dataset_dicts, desc="background ratios", unit="image", dynamic_ncols=True)
+@contextlib.contextmanager
+def _main_process_first() -> Iterator[None]:
+    """The other training processes wait, and then find what the first one kept in the cache."""
+    if not comm.is_main_process():
+        comm.synchronize()
+    yield
+    if comm.is_main_process():
+        comm.synchronize()
+
+
+def _progress(text: str) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    return partial(tqdm, desc=text, unit="image", dynamic_ncols=True)

@@ -54,8 +54,13 @@ class VisitedDataset(Dataset[dict[str, Any]]):
         return sample if self.mapper is None else self.mapper(sample)
 
 
+def shared_dataset(dataset_dicts: list[dict[str, Any]]) -> DatasetFromList:
+    """Dataset dicts as one serialised block, which loader processes and look-ahead share."""
+    return DatasetFromList(dataset_dicts, copy=False)
+
+
 def build_train_loader(
-    dataset_dicts: Sequence[dict[str, Any]],
+    dataset: Sequence[dict[str, Any]],
     mapper: Callable[[dict[str, Any]], dict[str, Any]],
     sampler: VisitSampler,
     total_batch_size: int,
@@ -65,11 +70,10 @@ def build_train_loader(
     """Detectron2's training loader, with visits.
 
     Args:
-        dataset_dicts: Detectron2's format; a list, or a dataset such as ``DatasetFromList(dicts,
-            copy=False)``, which a look-ahead can then share.
+        dataset: Dataset dicts in Detectron2's format, usually from ``shared_dataset``.
         mapper: Makes a sample; with aspect-ratio grouping the sample must keep ``width`` and
             ``height``.
-        sampler: Over as many images as there are dataset dicts.
+        sampler: Over as many images as ``dataset`` has.
         total_batch_size: Images per iteration on all ranks.
         num_workers: Loader processes of this rank; 0 loads in the training process.
         aspect_ratio_grouping: Whether a batch holds either landscape or portrait images only.
@@ -81,24 +85,22 @@ def build_train_loader(
         ValueError: The batch cannot be shared out, or the sampler is for another number of images.
     """
     batch_size = rank_batch_size(total_batch_size)
-    if sampler.size != len(dataset_dicts):
+    if sampler.size != len(dataset):
         raise ValueError(
-            f"the sampler is for {sampler.size} images, the data set has {len(dataset_dicts)}"
+            f"the sampler is for {sampler.size} images, the data set has {len(dataset)}"
         )
     options: dict[str, Any] = {
         "num_workers": num_workers,
         "worker_init_fn": worker_init_reset_seed,
         "prefetch_factor": _PREFETCH_FACTOR if num_workers else None,
     }
-    if isinstance(dataset_dicts, list):  # serialised, so that processes share its memory
-        dataset_dicts = DatasetFromList(dataset_dicts, copy=False)
-    dataset = VisitedDataset(dataset_dicts, mapper)
+    visited = VisitedDataset(dataset, mapper)
     if aspect_ratio_grouping:
         one_by_one = operator.itemgetter(0)
-        samples = DataLoader(dataset, sampler=sampler, collate_fn=one_by_one, **options)
+        samples = DataLoader(visited, sampler=sampler, collate_fn=one_by_one, **options)
         return AspectRatioGroupedDataset(samples, batch_size)
     batches = BatchSampler(sampler, batch_size, drop_last=True)
-    return DataLoader(dataset, batch_sampler=batches, collate_fn=trivial_batch_collator, **options)
+    return DataLoader(visited, batch_sampler=batches, collate_fn=trivial_batch_collator, **options)
 
 
 def in_flight_draws(total_batch_size: int, num_workers: int, aspect_ratio_grouping: bool) -> int:

@@ -9,13 +9,12 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from bgaug_d2.cache.store import VariantCache
+from bgaug_d2.sampling.outcomes import REPLIES
 from bgaug_d2.sampling.planner import JobPlanner
 from bgaug_d2.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)
 
-# Replies after which asking again for the same picture makes sense.
-_TRY_AGAIN = ("busy", "unavailable", "timeout")
 _RETRY_S = 0.5
 _CLOSE_TIMEOUT_S = 5.0
 _LOUD_FAULTS = 10
@@ -31,14 +30,15 @@ class LookAhead:
     """A thread that replays this rank's draws ahead of training and enqueues what is missing.
 
     No fault of it reaches training. ``counts`` says what became of the draws it looked at:
-    ``original`` (no picture needed), ``cached``, ``queued``, ``late`` (training was there first),
-    ``error``, and ``busy`` / ``unavailable`` / ``timeout`` where asking was given up.
+    ``original`` (no picture needed), ``cached``, ``late`` (training was there first), ``error``,
+    or what the reply means (``outcomes.REPLIES``); ``busy``, ``unavailable`` and ``timeout`` say
+    that it asked until training got there.
 
     Start it after the loader has forked its processes: a fork copies the locks that other threads
     hold.
 
     Args:
-        sampler: Yields the same indices as the loader's sampler; iterated anew here.
+        sampler: Yields the same indices as the loader's sampler; iterated here a second time.
         dataset: Gives the dataset dict of an index, with ``bgaug_visit``.
         planner, cache, client: As in the mapper.
         look_ahead: Draws of this rank to be ahead of the loader, 1 or more.
@@ -79,7 +79,7 @@ class LookAhead:
             self._thread.start()
 
     def advance(self, draws: int) -> None:
-        """Training has consumed so many more draws of this rank."""
+        """Training has consumed ``draws`` more draws of this rank."""
         with self._changed:
             self._consumed += draws
             self._changed.notify_all()
@@ -134,13 +134,11 @@ class LookAhead:
             return "original"
         if self._cache.contains(plan.key):
             return "cached"
-        job = self._planner.job(dataset_dict, plan.variant)
+        job = plan.job()
         while True:
-            reply = self._client.enqueue(job)
-            if reply.status == "done":
-                return "cached"
-            if reply.status not in _TRY_AGAIN or not self._pause(position):
-                return reply.status
+            meaning = REPLIES[self._client.enqueue(job).status]
+            if not meaning.ask_again or not self._pause(position):
+                return meaning.looked_ahead
 
     def _pause(self, position: int) -> bool:
         """Wait before asking again; False when closed or when training has come to ``position``."""

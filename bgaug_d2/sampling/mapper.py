@@ -1,7 +1,7 @@
 """The mapper around a mapper: some draws read a copy of their image with a new background.
 
 Nothing else changes. The picture has the size of its source, so the wrapped mapper flips, resizes
-and builds instances as ever; ``sem_seg_file_name`` and the like stay those of the source.
+and builds instances as usual; ``sem_seg_file_name`` and the like stay those of the source.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
 from bgaug_d2.config.bgaug import ON_MISS
 from bgaug_d2.config.checks import check_choice
 from bgaug_d2.errors import MissError, PlanError
-from bgaug_d2.sampling.outcomes import outcome_of_rejection
-from bgaug_d2.sampling.planner import JobPlanner
+from bgaug_d2.sampling.outcomes import outcome_of_rejection, outcome_of_reply
+from bgaug_d2.sampling.planner import DrawPlan, JobPlanner
 from bgaug_d2.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class BackgroundAugMapper:
             record = self.cache.get(plan.key)
             outcome = "miss"
             if record is None:
-                outcome = self._ask_for(dataset_dict, plan.variant, plan.key)
+                outcome = self._ask_for(dataset_dict, plan)
                 if outcome == "hit":
                     record = self.cache.get(plan.key)
         except (MissError, PlanError):
@@ -123,31 +123,22 @@ class BackgroundAugMapper:
         # "hit" without a record: painted, and gone or damaged since.
         return "miss" if outcome == "hit" else outcome, None
 
-    def _ask_for(self, dataset_dict: Mapping[str, Any], variant: int, key: str) -> str:
+    def _ask_for(self, dataset_dict: Mapping[str, Any], plan: DrawPlan) -> str:
         """Ask for a picture that is missing; "hit" when it has been painted."""
         if self.on_miss == "error":
             raise MissError(
                 f"image {dataset_dict['image_id']!r} ({dataset_dict['file_name']}): variant "
-                f"{variant} is not in the cache {self.cache.root} (key {key}); paint it first with "
-                "tools/generate.py and the same settings, or set bgaug.on_miss to 'original' or "
-                "'wait'"
+                f"{plan.variant} is not in the cache {self.cache.root} (key {plan.key}); paint it "
+                "first with tools/generate.py and the same settings, or set bgaug.on_miss to "
+                "'original' or 'wait'"
             )
         if self.client is None:
             return "miss"
-        job = self.planner.job(dataset_dict, variant)
-        if self.on_miss == "wait":
-            reply = self.client.request(job, self.deadline_s)
-            if reply.status in ("done", "timeout"):
-                return "hit" if reply.status == "done" else "timeout"
-        else:
-            reply = self.client.enqueue(job)
-            if reply.status in ("queued", "done", "busy"):
-                return "miss"
-        if reply.status == "rejected":
-            return outcome_of_rejection(reply.reason)
+        job, waits = plan.job(), self.on_miss == "wait"
+        reply = self.client.request(job, self.deadline_s) if waits else self.client.enqueue(job)
         if reply.status == "error":
             return self._fault(dataset_dict, RuntimeError(reply.reason))
-        return "unavailable"
+        return outcome_of_reply(reply, waits)
 
     def _map_picture(self, dataset_dict: dict[str, Any], picture: str) -> dict[str, Any] | str:
         """The sample, or the outcome that says why there is none."""

@@ -1,61 +1,78 @@
 """From a dataset dict to what its draw shows: the original, or a painted variant and its key.
 
-A hit needs the cache key but not the whole job. So the two costly parts of the key, the digest of
-the image file and the digest of the objects, are kept per image; all else is computed anew.
+A hit needs the cache key but not the whole job: objects are parsed only for a job. The two costly
+parts of the key, the digests of the image file and of the objects, lie in the dataset dict
+(``cache.source_digests``); where they do not, they are computed at every draw.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bgaug_d2.cache.source_digests import FILE_KEY, OBJECTS_KEY, file_digest, objects_sha256
 from bgaug_d2.config.bgaug import BgAugConfig
 from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.errors import PlanError
-from bgaug_d2.jobs.digests import digest_file
-from bgaug_d2.jobs.job import InpaintJob, Recipe, SourceImage, job_key, objects_digest
+from bgaug_d2.jobs.job import InpaintJob, Recipe, SourceImage, job_key
 from bgaug_d2.jobs.parse import objects_from_annotations
 from bgaug_d2.jobs.prompts import object_prompt, prompt_for
-from bgaug_d2.pixels.paths import relative_name
 from bgaug_d2.sampling.policy import replace_variant
 
 _FORMAT = "Detectron2's standard format needs it"
+_EXPAND = "bgaug.mode='expand' takes a data set from bgaug_d2.sampling.expand.expand_dataset"
+_REPLACE = "bgaug.mode='replace' takes a loader from bgaug_d2.sampling.loader.build_train_loader"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one draw is to show.
+class DrawPlan:
+    """What one draw shows, and the parts of the job that paints it.
 
     Attributes:
         variant: 0 for the original, else the number of the painted variant, from 1.
-        key: Cache key of the variant; None when nothing is to be looked up.
+        key: Cache key of the variant, 64 hex digits; None when nothing is looked up.
         reason: Why a variant that was drawn is not painted (``no_objects``, ``crowd``), else None.
+        source: The image; None when nothing is looked up.
+        recipe: How the variant is painted; None when nothing is looked up.
+        prompt: ``InpaintJob.prompt``.
+        object_prompts: ``InpaintJob.object_prompts``.
+        annotations: Of the dataset dict, not parsed yet.
     """
 
-    variant: int
-    key: str | None
-    reason: str | None
+    variant: int = 0
+    key: str | None = None
+    reason: str | None = None
+    source: SourceImage | None = None
+    recipe: Recipe | None = None
+    prompt: str = ""
+    object_prompts: tuple[str, ...] = ()
+    annotations: Sequence[Mapping[str, Any]] = ()
 
+    def job(self) -> InpaintJob:
+        """The job that paints the variant; its key is ``key``.
 
-@dataclass(frozen=True, slots=True)
-class _KnownFile:
-    """The digest of an image file, valid while its size and modification time stay as they are."""
-
-    name: str
-    num_bytes: int
-    mtime_ns: int
-    sha256: str
+        Raises:
+            ValueError: Nothing is painted.
+            AnnotationError: An annotation is not usable.
+        """
+        if self.source is None or self.recipe is None:
+            raise ValueError(f"variant {self.variant} is not painted ({self.reason or 'original'})")
+        return InpaintJob(
+            source=self.source,
+            objects=objects_from_annotations(self.annotations, self.source.image_id),
+            prompt=self.prompt,
+            recipe=self.recipe,
+            variant=self.variant,
+            object_prompts=self.object_prompts,
+        )
 
 
 class JobPlanner:
     """Plans draws; a pure function of its settings, the dataset dict and the image file.
 
-    Picklable, and usable from several threads: what it keeps per image (under 1 KB) are values
-    that any thread would compute alike.
+    It keeps nothing between draws, so it is picklable and usable from several threads.
 
     Args:
         settings: Mode, probability, number of variants and the rest of the augmentation.
@@ -83,15 +100,13 @@ class JobPlanner:
             for name in self.class_names
             if recipe.settings.paints_objects
         )
-        self._files: dict[str, _KnownFile] = {}
-        self._objects: dict[str, tuple[bytes, str]] = {}
 
-    def plan(self, dataset_dict: Mapping[str, Any]) -> Plan:
+    def plan(self, dataset_dict: Mapping[str, Any]) -> DrawPlan:
         """What this draw shows.
 
         Args:
             dataset_dict: Detectron2's format; with ``bgaug_visit`` (mode replace) or
-                ``bgaug_variant`` (mode expand) as ``bgaug_d2.sampling.loader`` adds them.
+                ``bgaug_variant`` (mode expand) as ``bgaug_d2.sampling`` adds them.
 
         Raises:
             PlanError: A key is missing that Detectron2's format or the mode needs.
@@ -99,12 +114,7 @@ class JobPlanner:
             AnnotationError: An annotation is not usable.
         """
         variant = self.variant(dataset_dict)
-        if variant == 0:
-            return Plan(0, None, None)
-        reason = skip_reason(dataset_dict, self.recipe.settings)
-        if reason is not None:
-            return Plan(variant, None, reason)
-        return Plan(variant, self.key(dataset_dict, variant), None)
+        return self.plan_variant(dataset_dict, variant) if variant else DrawPlan()
 
     def variant(self, dataset_dict: Mapping[str, Any]) -> int:
         """The variant that this draw asks for, 0 for the original."""
@@ -112,39 +122,29 @@ class JobPlanner:
         if not settings.paints:
             return 0
         if settings.mode == "expand":
-            advice = (
-                "bgaug.mode='expand' takes a data set from bgaug_d2.sampling.loader.expand_dataset"
-            )
-            return int(_needed(dataset_dict, "bgaug_variant", advice))
-        advice = (
-            "bgaug.mode='replace' takes a loader from bgaug_d2.sampling.loader.build_train_loader"
-        )
-        visit = int(_needed(dataset_dict, "bgaug_visit", advice))
+            return int(_needed(dataset_dict, "bgaug_variant", _EXPAND))
+        visit = int(_needed(dataset_dict, "bgaug_visit", _REPLACE))
         image_id = _needed(dataset_dict, "image_id", _FORMAT)
         return replace_variant(self.seed, image_id, visit, settings.p, settings.variants)
 
-    def key(self, dataset_dict: Mapping[str, Any], variant: int) -> str:
-        """The cache key (64 hex digits) of ``job(...)``, without the cost of building the job."""
-        return job_key(
-            self._source(dataset_dict),
-            self._objects_digest(dataset_dict),
-            self._prompt(dataset_dict, variant),
-            self.recipe.digest,
+    def plan_variant(self, dataset_dict: Mapping[str, Any], variant: int) -> DrawPlan:
+        """The plan of a draw that shows ``variant``, from 1; raises like ``plan``."""
+        reason = skip_reason(dataset_dict, self.recipe.settings)
+        if reason is not None:
+            return DrawPlan(variant, reason=reason)
+        source = self._source(dataset_dict)
+        objects = dataset_dict.get(OBJECTS_KEY) or objects_sha256(dataset_dict)
+        prompt = self._prompt(dataset_dict, variant)
+        object_prompts = self._object_prompts(dataset_dict)
+        return DrawPlan(
             variant,
-            self._object_prompts(dataset_dict),
-        )
-
-    def job(self, dataset_dict: Mapping[str, Any], variant: int) -> InpaintJob:
-        """The job that paints this variant; raises like ``plan``."""
-        return InpaintJob(
-            source=self._source(dataset_dict),
-            objects=objects_from_annotations(
-                dataset_dict.get("annotations", ()), dataset_dict["image_id"]
-            ),
-            prompt=self._prompt(dataset_dict, variant),
-            recipe=self.recipe,
-            variant=variant,
-            object_prompts=self._object_prompts(dataset_dict),
+            job_key(source, objects, prompt, self.recipe.digest, variant, object_prompts),
+            None,
+            source,
+            self.recipe,
+            prompt,
+            object_prompts,
+            dataset_dict["annotations"],
         )
 
     def all_jobs(
@@ -153,7 +153,7 @@ class JobPlanner:
         """Every (dataset dict, variant) that training can ask for, in a fixed order.
 
         Mode replace: variants 1..V of each image; mode expand: the copies as listed. Images that
-        are never painted are left out; mode none has no jobs.
+        are never painted are left out; mode none has no jobs. No file is read.
         """
         mode, paints = self.settings.mode, self.settings.paints
         for dataset_dict in dataset_dicts:
@@ -167,39 +167,20 @@ class JobPlanner:
 
     def _source(self, dataset_dict: Mapping[str, Any]) -> SourceImage:
         path = _needed(dataset_dict, "file_name", _FORMAT)
+        # Before the file is read: if it changes meanwhile, the next draw sees another time.
         status = os.stat(path)
-        known = self._files.get(path)
-        if (
-            known is None
-            or known.num_bytes != status.st_size
-            or known.mtime_ns != status.st_mtime_ns
-        ):
-            # The status was taken before the file is read: should the file change meanwhile, the
-            # next use sees another time of modification and reads it again.
-            name = relative_name(path, self.image_root)
-            known = _KnownFile(name, status.st_size, status.st_mtime_ns, digest_file(path))
-            self._files[path] = known
+        digest = dataset_dict.get(FILE_KEY)
+        if digest is None or tuple(digest[2:]) != (status.st_size, status.st_mtime_ns):
+            digest = file_digest(path, self.image_root, status)
+        name, sha256, num_bytes, _ = digest
         return SourceImage(
-            file_name=known.name,
-            sha256=known.sha256,
-            num_bytes=known.num_bytes,
+            file_name=name,
+            sha256=sha256,
+            num_bytes=num_bytes,
             height=int(_needed(dataset_dict, "height", _FORMAT)),
             width=int(_needed(dataset_dict, "width", _FORMAT)),
             image_id=_needed(dataset_dict, "image_id", _FORMAT),
         )
-
-    def _objects_digest(self, dataset_dict: Mapping[str, Any]) -> str:
-        annotations = dataset_dict.get("annotations", ())
-        # The canonical JSON of a crowded image costs a millisecond, its pickle some microseconds.
-        # The pickle is only hashed, never read: equal bytes mean equal annotations, and
-        # annotations that are equal but pickle differently are merely computed twice.
-        fingerprint = hashlib.blake2b(pickle.dumps(annotations, -1), digest_size=16).digest()
-        path = dataset_dict["file_name"]
-        known = self._objects.get(path)
-        if known is None or known[0] != fingerprint:
-            objects = objects_from_annotations(annotations, dataset_dict["image_id"])
-            known = self._objects[path] = fingerprint, objects_digest(objects)
-        return known[1]
 
     def _prompt(self, dataset_dict: Mapping[str, Any], variant: int) -> str:
         image_id = _needed(dataset_dict, "image_id", _FORMAT)
@@ -236,7 +217,7 @@ def skip_reason(
 ) -> str | None:
     """The rule by which an image is never painted, or None.
 
-    These are the rules of ``painting.prepare``, as far as they can be told without its masks.
+    These are the rules of ``painting.prepare``, as far as they are known without its masks.
 
     Args:
         dataset_dict: Detectron2's format.

@@ -1,4 +1,4 @@
-"""From ``ExperimentConfig`` to Detectron2's ``CfgNode``, with all of it in a subtree ``BGAUG``.
+"""From ``ExperimentConfig`` to Detectron2's ``CfgNode``.
 
 Detectron2 is imported late: the checks of a command line take no seconds and need no Detectron2.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bgaug_d2.config.experiment import ExperimentConfig
-from bgaug_d2.config.parse import OPTS, experiment_from_mapping, join, plain
+from bgaug_d2.config.parse import OPTS, join
 from bgaug_d2.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Setting:
 def to_cfg(
     experiment: ExperimentConfig, train: Sequence[str], test: Sequence[str], device: str
 ) -> CfgNode:
-    """Detectron2's configuration of a run, with the whole experiment in its subtree ``BGAUG``.
+    """Detectron2's configuration of a run.
 
     Args:
         experiment: The run.
@@ -48,8 +48,6 @@ def to_cfg(
         ConfigError: An unknown model-zoo name or Detectron2 key, a key in ``detector.opts`` that
             another of our keys owns, or masks wanted from a data set of boxes.
     """
-    from detectron2.config import CfgNode
-
     from bgaug_d2.training.swin import check_swin
 
     cfg = _detector_cfg(experiment.detector.config_file)
@@ -69,13 +67,7 @@ def to_cfg(
             "the detector predicts masks but this VOC data set has boxes only; "
             "set dataset=voc_masks or detector=faster_rcnn_r50_fpn"
         )
-    cfg.BGAUG = CfgNode(plain(asdict(experiment)))
     return cfg
-
-
-def experiment_from_cfg(cfg: CfgNode) -> ExperimentConfig:
-    """The experiment that ``to_cfg`` put into ``cfg.BGAUG``."""
-    return experiment_from_mapping(plain(cfg.BGAUG))
 
 
 def _detector_cfg(config_file: str) -> CfgNode:

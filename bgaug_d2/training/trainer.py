@@ -1,13 +1,7 @@
-"""Detectron2's ``DefaultTrainer`` with our loader, counters and results; and the way of one run.
-
-``run`` is called once per machine. It starts the painting processes, then the training processes;
-what these need is in their ``cfg``: the experiment in ``BGAUG`` (see ``detectron_cfg``), the
-painting processes of their machine in ``BGAUG_PAINTING``.
-"""
+"""Detectron2's ``DefaultTrainer`` with our loader, counters and optimizers."""
 
 from __future__ import annotations
 
-import logging
 import weakref
 from pathlib import Path
 from typing import Any
@@ -27,19 +21,14 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 
-from bgaug_d2.augment.build import build_mapper
-from bgaug_d2.augmentation import BackgroundAugmentation
-from bgaug_d2.config.parse import plain
+from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.data.evaluator import BreakdownCOCOEvaluator, BreakdownVOCEvaluator
 from bgaug_d2.sampling.counted_loader import CountedLoader
-from bgaug_d2.sampling.from_cfg import baseline_loader, expanded, train_dicts
 from bgaug_d2.training.checkpointer import SafeCheckpointer
-from bgaug_d2.training.detectron2_cfg import experiment_from_cfg
-from bgaug_d2.training.progress_hook import Course, CourseHook
+from bgaug_d2.training.loader import training_loader
+from bgaug_d2.training.progress_hook import TrainingStats, TrainingStatsHook
 from bgaug_d2.training.swin import register_swin
 from bgaug_d2.worker.start import Painting
-
-logger = logging.getLogger(__name__)
 
 
 def inference_folder(cfg: CfgNode) -> str:
@@ -47,33 +36,25 @@ def inference_folder(cfg: CfgNode) -> str:
     return str(Path(cfg.OUTPUT_DIR) / "inference")
 
 
-def painting_of(cfg: CfgNode) -> Painting | None:
-    """What ``run`` wrote about the painting processes of this machine."""
-    content = cfg.get("BGAUG_PAINTING")
-    return None if content is None else Painting.from_mapping(plain(content))
-
-
-def next_iteration(output_dir: str) -> int:
-    """The iteration that a resumed run begins with; 0 where there is no checkpoint."""
-    folder = Path(output_dir)
-    try:
-        name = (folder / "last_checkpoint").read_text().strip()
-    except FileNotFoundError:
-        return 0
-    checkpoint = torch.load(folder / name, map_location="cpu", mmap=True, weights_only=True)
-    return int(checkpoint["iteration"]) + 1
-
-
 class BgAugTrainer(DefaultTrainer):
-    """``DefaultTrainer`` for a ``cfg`` made by ``detectron_cfg.to_cfg``, on GPUs or CPUs.
+    """``DefaultTrainer`` for one experiment, on GPUs or CPUs.
+
+    Args:
+        cfg: From ``detectron2_cfg.to_cfg(experiment, ...)``.
+        experiment: The run.
+        painter: Who paints; None where the experiment shows originals only.
 
     Attributes:
-        course: Times and counters over all training processes, complete after ``train``.
+        stats: Times and counters over all training processes, complete after ``train``.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(
+        self, cfg: CfgNode, experiment: ExperimentConfig, painter: Painting | None = None
+    ) -> None:
         # DefaultTrainer's own, but for device_ids: it cannot wrap a model on the CPU.
         TrainerBase.__init__(self)
+        self.experiment = experiment
+        self.painter = painter
         Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
@@ -88,12 +69,12 @@ class BgAugTrainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
-        self.course = Course()
+        self.stats = TrainingStats()
         self.register_hooks(self.build_hooks())
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Of the last evaluation; empty in all processes but the first."""
+        """Metrics of the last evaluation; empty in all processes but the first."""
         return dict(getattr(self, "_last_eval_results", None) or {})
 
     @classmethod
@@ -106,19 +87,9 @@ class BgAugTrainer(DefaultTrainer):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> CountedLoader:
+    def build_train_loader(self, cfg: CfgNode) -> CountedLoader:
         """Our loader, for a baseline as well: the same stream of draws, with visits."""
-        experiment = experiment_from_cfg(cfg)
-        start_iter = next_iteration(cfg.OUTPUT_DIR) if experiment.resume else 0
-        painting, dicts = painting_of(cfg), train_dicts(cfg)
-        mapper = build_mapper(cfg, experiment.augment, dicts)
-        if painting is None:
-            if experiment.bgaug.mode == "duplicate":
-                dicts = expanded(dicts, experiment.bgaug)
-            return baseline_loader(cfg, mapper, dicts, start_iter)
-        augmentation = BackgroundAugmentation(experiment.bgaug, painting, experiment.seed)
-        return augmentation.train_loader(cfg, mapper, dicts, start_iter)
+        return training_loader(cfg, self.experiment, self.painter)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -132,23 +103,33 @@ class BgAugTrainer(DefaultTrainer):
         limits = metadata.get("size_limits")
         return BreakdownCOCOEvaluator(dataset_name, tasks, folder, limits)
 
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """SGD as Detectron2 builds it, or AdamW with the same parameter groups."""
-        if cfg.BGAUG.schedule.optimizer == "sgd":
-            optimizer: torch.optim.Optimizer = super().build_optimizer(cfg, model)
-            return optimizer
-        solver = cfg.SOLVER
-        parameters = get_default_optimizer_params(
-            model,
-            base_lr=solver.BASE_LR,
-            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-            # Swin's; its authors let them decay as little as normalisation.
-            overrides={"relative_position_bias_table": {"weight_decay": 0.0}},
-        )
-        adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return adamw(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+    def build_optimizer(self, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimizer that the experiment names."""
+        return build_optimizer(cfg, model, self.experiment.schedule.optimizer)
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; ours is before them, so that it times training alone."""
-        return [CourseHook(self.course), *super().build_hooks()]
+        return [TrainingStatsHook(self.stats), *super().build_hooks()]
+
+
+def build_optimizer(cfg: CfgNode, model: torch.nn.Module, name: str) -> torch.optim.Optimizer:
+    """SGD as Detectron2 builds it, or AdamW with the same parameter groups.
+
+    Args:
+        cfg: Learning rate, weight decay and gradient clipping.
+        model: The detector.
+        name: One of ``config.experiment.OPTIMIZERS``.
+    """
+    if name == "sgd":
+        sgd: torch.optim.Optimizer = DefaultTrainer.build_optimizer(cfg, model)
+        return sgd
+    solver = cfg.SOLVER
+    parameters = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        # Swin's; its authors let them decay as little as normalisation.
+        overrides={"relative_position_bias_table": {"weight_decay": 0.0}},
+    )
+    adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+    return adamw(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)

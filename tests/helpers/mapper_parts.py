@@ -28,7 +28,7 @@ class Setup:
         self.draw = {**self.one, "bgaug_visit": 0}
         self.planner: JobPlanner = make_planner(root, variants=1)
         self.cache = VariantCache(str(root / "cache"))
-        self.job = self.planner.job(self.one, 1)
+        self.job = self.planner.plan_variant(self.one, 1).job()
         self.original = read_image(self.one["file_name"])
         self.picture = recoloured(self.job, root)
 

@@ -20,7 +20,9 @@ from bgaug_d2.runs import generate as module
 from bgaug_d2.runs.generate import generate
 from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
 from bgaug_d2.runs.train import run
+from bgaug_d2.sampling.planner import DrawPlan
 from bgaug_d2.worker import start
+from tests.helpers.factories import make_source
 from tests.helpers.tool_runs import REPOSITORY, experiment_of, smoke, tool
 
 
@@ -175,9 +177,9 @@ def test_reasons_are_counted_with_examples() -> None:
 
 
 def test_the_estimate_of_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    task = ({"height": 1000, "width": 1000}, 1)
+    plan = DrawPlan(1, source=make_source(height=1000, width=1000))
     with caplog.at_level("INFO", "bgaug_d2.runs.generate_report"):
-        announce([task] * 1000, str(tmp_path), max_gb=1.0)
+        announce([plan] * 1000, str(tmp_path), max_gb=1.0)
     assert "1000 pictures to paint" in caplog.text
     assert "about 2 GB" in caplog.text
     assert "bgaug.cache.max_gb=1 is less" in caplog.text
@@ -186,10 +188,10 @@ def test_the_estimate_of_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 def test_the_estimate_of_time(caplog: pytest.LogCaptureFixture) -> None:
     report = Report(7210)
     report.counts["painted"], report.seconds, report.num_bytes = 10, 10.0, 10_000_000
-    task = ({"height": 10, "width": 10}, 1)
+    plan = DrawPlan(1, source=make_source(height=10, width=10))
     with caplog.at_level("INFO", "bgaug_d2.runs.generate_report"):
-        estimate([task] * 7210, report)
-        estimate([task], Report(1))
+        estimate([plan] * 7210, report)
+        estimate([plan], Report(1))
     assert "the other 7200 take about 2 h 0 min and 7.2 GB" in caplog.text
     assert "time unknown" in caplog.text
 

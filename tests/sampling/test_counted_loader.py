@@ -35,7 +35,7 @@ def half_painted(root: Path, dicts: Batch) -> BackgroundAugMapper:
     cache = VariantCache(str(root / "cache"))
     for each, variant in planner.all_jobs(dicts):
         if (each["image_id"] + variant) % 2:
-            paint(cache, planner.job(each, variant), root)
+            paint(cache, planner.plan_variant(each, variant).job(), root)
     dicts[0]["annotations"] = []
     return BackgroundAugMapper(reading_mapper, planner, cache, None, "original", 1.0)
 

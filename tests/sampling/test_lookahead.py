@@ -40,7 +40,7 @@ class Setup:
         self.cache = VariantCache(str(root / "cache"))
 
     def job(self, index: int) -> InpaintJob:
-        return self.planner.job(self.dicts[index], 1)
+        return self.planner.plan_variant(self.dicts[index], 1).job()
 
     def look_ahead(self, client: Any, look_ahead: int = 3, **options: Any) -> LookAhead:
         sampler = options.pop("sampler", itertools.count())

@@ -39,7 +39,7 @@ def test_detectron2s_mapper_sees_nothing_but_other_pixels(
     mapper = BackgroundAugMapper(stock, planner, cache, None, "error", 1.0)
     dicts = [each for each in coco_dicts(tiny_coco_root) if not _only_crowd(each)][:8]
     for each in dicts:
-        paint(cache, planner.job(each, 1), tiny_coco_root)
+        paint(cache, planner.plan_variant(each, 1).job(), tiny_coco_root)
         draw = {**each, "bgaug_visit": 0}
         plain, shown = seeded(stock, draw), seeded(mapper, draw)
         assert shown["bgaug"] == "hit"

@@ -79,7 +79,7 @@ def test_a_draw_always_gives_a_sample(
         one = make_dict(root, 1)
         planner = make_planner(root, variants=1, mode=mode)
         cache = VariantCache(str(root / "cache"))
-        job = planner.job(one, 1)
+        job = planner.plan_variant(one, 1).job()
         if before == "rejected":
             cache.reject(job.key, "flat", {})
         elif before != "absent":
@@ -122,6 +122,6 @@ def test_the_faults_above_are_faults() -> None:
         planner = make_planner(root, variants=1)
         for how in ("flip", "truncate", "unlink", "sidecar"):
             cache = VariantCache(str(root / "cache"))
-            paint(cache, planner.job(one, 1), root)
+            paint(cache, planner.plan_variant(one, 1).job(), root)
             damage(root, how)
-            assert cache.get(planner.key(one, 1)) is None, how
+            assert cache.get(planner.plan_variant(one, 1).key) is None, how

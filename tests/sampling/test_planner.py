@@ -12,13 +12,23 @@ from typing import Any
 
 import pytest
 
+from bgaug_d2.cache.source_digests import FILE_KEY, OBJECTS_KEY, with_digests
 from bgaug_d2.errors import AnnotationError, ImageError, PlanError, PromptError
+from bgaug_d2.jobs.job import InpaintJob
 from bgaug_d2.sampling import planner as planner_module
-from bgaug_d2.sampling.planner import Plan, skip_reason
+from bgaug_d2.sampling.planner import DrawPlan, JobPlanner, skip_reason
 from tests.helpers.dicts import annotation, coco_dicts, make_dict, make_planner
 from tests.helpers.factories import make_recipe
 
 CROWD = {"iscrowd": 1, "segmentation": {"size": [24, 32], "counts": [100, 50, 618]}}
+
+
+def key_of(planner: JobPlanner, dataset_dict: Any, variant: int = 1) -> str | None:
+    return planner.plan_variant(dataset_dict, variant).key
+
+
+def job_of(planner: JobPlanner, dataset_dict: Any, variant: int = 1) -> InpaintJob:
+    return planner.plan_variant(dataset_dict, variant).job()
 
 
 @pytest.fixture
@@ -28,22 +38,22 @@ def one(tmp_path: Path) -> dict[str, Any]:
 
 def test_key_is_the_key_of_the_job(tmp_path: Path, one: dict[str, Any]) -> None:
     planner = make_planner(tmp_path)
-    assert planner.key(one, 1) == planner.job(one, 1).key
-    assert planner.key(one, 2) == planner.job(one, 2).key != planner.key(one, 1)
+    assert key_of(planner, one) == job_of(planner, one).key
+    assert key_of(planner, one, 2) == job_of(planner, one, 2).key != key_of(planner, one)
 
 
 def test_key_is_the_key_of_the_job_on_real_images(tiny_coco_root: Path) -> None:
     dicts = coco_dicts(tiny_coco_root)
     planner = make_planner(tiny_coco_root)
     for _ in range(2):  # computed, and remembered
-        assert [planner.key(each, 1) for each in dicts] == [
-            planner.job(each, 1).key for each in dicts
+        assert [key_of(planner, each) for each in dicts] == [
+            job_of(planner, each).key for each in dicts
         ]
-    assert len({planner.key(each, 1) for each in dicts}) == len(dicts)
+    assert len({key_of(planner, each) for each in dicts}) == len(dicts)
 
 
 def test_job_describes_the_image(tmp_path: Path, one: dict[str, Any]) -> None:
-    job = make_planner(tmp_path).job(one, 2)
+    job = job_of(make_planner(tmp_path), one, 2)
     assert job.source.file_name == "train/7.png"
     assert job.source.num_bytes == os.path.getsize(one["file_name"])
     assert (job.source.height, job.source.width, job.source.image_id) == (24, 32, 7)
@@ -66,23 +76,24 @@ def test_seed_decides_draws_and_not_pictures(tmp_path: Path, one: dict[str, Any]
     first, second = make_planner(tmp_path, seed=1, p=0.5), make_planner(tmp_path, seed=2, p=0.5)
     visits = [{**one, "bgaug_visit": visit} for visit in range(50)]
     assert [first.variant(each) for each in visits] != [second.variant(each) for each in visits]
-    assert first.key(one, 1) == second.key(one, 1)
+    assert key_of(first, one) == key_of(second, one)
 
 
 def test_expand_shows_the_listed_variant(tmp_path: Path, one: dict[str, Any]) -> None:
     planner = make_planner(tmp_path, mode="expand")
-    assert planner.plan({**one, "bgaug_variant": 0}) == Plan(0, None, None)
+    assert planner.plan({**one, "bgaug_variant": 0}) == DrawPlan()
     plan = planner.plan({**one, "bgaug_variant": 3, "bgaug_visit": 9})
-    assert plan == Plan(3, planner.job(one, 3).key, None)
+    assert (plan.variant, plan.key, plan.reason) == (3, job_of(planner, one, 3).key, None)
+    assert plan.job() == job_of(planner, one, 3)
 
 
 def test_mode_none_shows_originals(tmp_path: Path, one: dict[str, Any]) -> None:
-    assert make_planner(tmp_path, mode="none").plan(one) == Plan(0, None, None)
+    assert make_planner(tmp_path, mode="none").plan(one) == DrawPlan()
 
 
 def test_original_needs_no_file(tmp_path: Path) -> None:
     planner = make_planner(tmp_path, p=0.0)
-    assert planner.plan({"image_id": 1, "bgaug_visit": 0}) == Plan(0, None, None)
+    assert planner.plan({"image_id": 1, "bgaug_visit": 0}) == DrawPlan()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +102,7 @@ def test_original_needs_no_file(tmp_path: Path) -> None:
 def test_a_dict_that_missed_the_loader_is_an_error(
     tmp_path: Path, one: dict[str, Any], mode: str, missing: str
 ) -> None:
-    with pytest.raises(PlanError, match=f"7.png.*{missing}.*bgaug_d2.sampling.loader"):
+    with pytest.raises(PlanError, match=f"7.png.*{missing}.*bgaug_d2.sampling"):
         make_planner(tmp_path, mode=mode).plan(one)
 
 
@@ -146,81 +157,127 @@ def test_rules_where_no_background_is_painted(one: dict[str, Any]) -> None:
 
 def test_a_changed_file_changes_the_key(tmp_path: Path, one: dict[str, Any]) -> None:
     planner = make_planner(tmp_path)
-    before = planner.key(one, 1)
+    before = key_of(planner, one)
     os.utime(one["file_name"], ns=(1, 1))  # touched, not changed
-    assert planner.key(one, 1) == before
+    assert key_of(planner, one) == before
     with open(one["file_name"], "ab") as file:
         file.write(b"x")
-    after = planner.key(one, 1)
+    after = key_of(planner, one)
     assert after != before
-    assert after == planner.job(one, 1).key == make_planner(tmp_path).key(one, 1)
+    assert after == job_of(planner, one).key == key_of(make_planner(tmp_path), one)
 
 
 def test_changed_content_of_the_same_size_changes_the_key(
     tmp_path: Path, one: dict[str, Any]
 ) -> None:
     planner = make_planner(tmp_path)
-    before = planner.key(one, 1)
+    before = key_of(planner, one)
     path = Path(one["file_name"])
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     os.utime(path, ns=(5, 5))  # the clock of a file system may be coarser than this test is fast
-    assert planner.key(one, 1) != before
+    assert key_of(planner, one) != before
 
 
 def test_changed_annotations_change_the_key(tmp_path: Path, one: dict[str, Any]) -> None:
     planner = make_planner(tmp_path)
-    before = planner.key(one, 1)
+    before = key_of(planner, one)
     moved = {**one, "annotations": [annotation(7, bbox=[4.0, 4.0, 12.0, 11.0])]}
-    after = planner.key(moved, 1)
+    after = key_of(planner, moved)
     assert after != before
-    assert after == planner.job(moved, 1).key
+    assert after == job_of(planner, moved).key
     # Two data sets may share an image: neither takes the other's objects.
-    assert [planner.key(each, 1) for each in (one, moved, one)] == [before, after, before]
+    assert [key_of(planner, each) for each in (one, moved, one)] == [
+        before,
+        after,
+        before,
+    ]
 
 
 def test_annotations_changed_in_place_change_the_key(tmp_path: Path, one: dict[str, Any]) -> None:
     planner = make_planner(tmp_path)
-    before = planner.key(one, 1)
+    before = key_of(planner, one)
     one["annotations"][0]["segmentation"][0][0] = 5.0
-    assert planner.key(one, 1) == planner.job(one, 1).key != before
+    assert key_of(planner, one) == job_of(planner, one).key != before
 
 
 def test_a_changed_file_with_the_time_of_the_old_one_changes_the_key(
     tmp_path: Path, one: dict[str, Any]
 ) -> None:
     planner = make_planner(tmp_path)
-    before, status = planner.key(one, 1), os.stat(one["file_name"])
+    before, status = key_of(planner, one), os.stat(one["file_name"])
     with open(one["file_name"], "ab") as file:
         file.write(b"x")
     os.utime(one["file_name"], ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert planner.key(one, 1) != before
+    assert key_of(planner, one) != before
 
 
 @pytest.mark.parametrize("field", ["height", "width"])
 def test_changed_size_changes_the_key(tmp_path: Path, one: dict[str, Any], field: str) -> None:
     planner = make_planner(tmp_path)
-    before = planner.key(one, 1)
-    assert planner.key({**one, field: 99}, 1) != before
+    before = key_of(planner, one)
+    assert key_of(planner, {**one, field: 99}) != before
 
 
-def test_files_and_objects_are_digested_once(
+@pytest.fixture
+def digested(
     tmp_path: Path, one: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """``one`` with its digests; whoever computes another one fails."""
+    (found,) = with_digests([one], str(tmp_path), str(tmp_path / "cache"))
+
+    def refuse(*_: Any) -> str:
+        raise AssertionError("a digest is computed although the dataset dict has it")
+
+    monkeypatch.setattr(planner_module, "file_digest", refuse)
+    monkeypatch.setattr(planner_module, "objects_sha256", refuse)
+    monkeypatch.setattr(planner_module, "objects_from_annotations", refuse)
+    return found
+
+
+def test_a_hit_computes_no_digest_and_parses_no_object(
+    tmp_path: Path, digested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[str] = []
-    for name in ("digest_file", "objects_digest"):
-        genuine = getattr(planner_module, name)
-
-        def counted(value: Any, name: str = name, genuine: Any = genuine) -> str:
-            calls.append(name)
-            return str(genuine(value))
-
-        monkeypatch.setattr(planner_module, name, counted)
     planner = make_planner(tmp_path)
-    for visit in range(5):
-        planner.plan({**pickle.loads(pickle.dumps(one)), "bgaug_visit": visit})
-    assert calls == ["digest_file", "objects_digest"]
+    key = key_of(planner, digested)
+    with pytest.raises(AssertionError):
+        job_of(planner, digested)
+    monkeypatch.undo()
+    bare = {name: each for name, each in digested.items() if name not in (FILE_KEY, OBJECTS_KEY)}
+    assert (
+        key == key_of(planner, bare) == job_of(planner, bare).key == job_of(planner, digested).key
+    )
+
+
+def test_a_planner_keeps_nothing(tmp_path: Path, digested: dict[str, Any]) -> None:
+    planner = make_planner(tmp_path)
+    before = pickle.dumps(planner)
+    for visit in range(50):
+        # As a loader process gets it: from the shared list, pickled.
+        assert planner.plan({**pickle.loads(pickle.dumps(digested)), "bgaug_visit": visit}).key
+    assert planner.recipe.digest  # computed once, the same for all images
+    planner.recipe.__dict__.pop("digest")
+    assert pickle.dumps(planner) == before
+
+
+def test_a_file_that_changed_since_it_was_digested_changes_the_key(
+    tmp_path: Path, digested: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planner = make_planner(tmp_path)
+    before = key_of(planner, digested)
+    monkeypatch.undo()
+    with open(digested["file_name"], "ab") as file:
+        file.write(b"x")
+    after = key_of(planner, digested)
+    assert after != before
+    assert after == job_of(planner, digested).key == job_of(make_planner(tmp_path), digested).key
+    content = Path(digested["file_name"]).read_bytes()
+    (again,) = with_digests([digested], str(tmp_path), str(tmp_path / "cache"))
+    assert key_of(planner, again) == after
+    Path(digested["file_name"]).write_bytes(content[:-2] + b"yz")
+    os.utime(digested["file_name"], ns=(7, 7))
+    assert key_of(planner, again) not in (before, after)
 
 
 def test_an_image_outside_the_root_is_refused(tmp_path: Path, one: dict[str, Any]) -> None:
@@ -245,12 +302,12 @@ def test_prompts_come_from_captions_and_classes(tmp_path: Path, one: dict[str, A
     one["captions"] = ["A cat on a mat.", "A mat."]
     one["annotations"] = [annotation(1, category_id=1), annotation(2), annotation(3)]
     by_caption = make_planner(tmp_path, recipe={"prompt": "caption"})
-    assert by_caption.job(one, 1).prompt != by_caption.job(one, 2).prompt
-    assert by_caption.job(one, 1).prompt in one["captions"]
+    assert job_of(by_caption, one).prompt != job_of(by_caption, one, 2).prompt
+    assert job_of(by_caption, one).prompt in one["captions"]
     by_class = make_planner(tmp_path, recipe={"prompt": "class_names"})
-    assert by_class.job(one, 1).prompt == "A photo of cat, dog"
+    assert job_of(by_class, one).prompt == "A photo of cat, dog"
     for planner in (by_caption, by_class):
-        assert planner.key(one, 1) == planner.job(one, 1).key
+        assert key_of(planner, one) == job_of(planner, one).key
     with pytest.raises(PromptError, match="caption"):
         by_caption.plan({**one, "captions": [], "bgaug_visit": 0})
 
@@ -260,9 +317,9 @@ def test_object_prompts_come_from_classes(tmp_path: Path, one: dict[str, Any]) -
     for target, prompt in (("objects", ""), ("objects_and_background", "a field")):
         recipe = {"target": target, "object_prompt": "One {class_name}.", "prompt_text": "a field"}
         planner = make_planner(tmp_path, recipe=recipe)
-        job = planner.job(one, 1)
+        job = job_of(planner, one)
         assert (job.prompt, job.object_prompts) == (prompt, ("One dog.", "", "One cat."))
-        assert planner.key(one, 1) == job.key
+        assert key_of(planner, one) == job.key
     captionless = make_planner(tmp_path, recipe={"target": "objects", "prompt": "caption"})
     assert captionless.plan({**one, "bgaug_visit": 0}).key is not None
 
@@ -273,16 +330,16 @@ def test_the_key_knows_the_class_only_where_objects_are_painted(
 ) -> None:
     planner = make_planner(tmp_path, recipe={"target": target})
     renamed = {**one, "annotations": [annotation(7, category_id=1)]}
-    assert (planner.key(one, 1) == planner.key(renamed, 1)) == (target == "background")
+    assert (key_of(planner, one) == key_of(planner, renamed)) == (target == "background")
     two = [annotation(7), annotation(8, bbox=[1.0, 1.0, 5.0, 5.0])]
     there, back = ({**one, "annotations": each} for each in (two, two[::-1]))
-    assert planner.key(there, 1) != planner.key(back, 1)
+    assert key_of(planner, there) != key_of(planner, back)
 
 
 def test_a_class_without_a_name_is_an_error(tmp_path: Path, one: dict[str, Any]) -> None:
     one["annotations"] = [annotation(7, category_id=2)]
     with pytest.raises(PlanError, match=r"7\.png.*category_id.*2 class names"):
-        make_planner(tmp_path, recipe={"target": "objects"}).key(one, 1)
+        key_of(make_planner(tmp_path, recipe={"target": "objects"}), one)
 
 
 def test_all_jobs_are_those_that_training_can_ask_for(tmp_path: Path) -> None:
@@ -296,14 +353,14 @@ def test_all_jobs_are_those_that_training_can_ask_for(tmp_path: Path) -> None:
     assert list(make_planner(tmp_path, mode="expand").all_jobs(listed)) == [(listed[1], 2)]
     assert list(make_planner(tmp_path, mode="none").all_jobs(dicts)) == []
     asked = {replace.plan({**first, "bgaug_visit": visit}).key for visit in range(50)}
-    assert asked == {replace.key(each, v) for each, v in replace.all_jobs([first])}
+    assert asked == {key_of(replace, each, v) for each, v in replace.all_jobs([first])}
 
 
 def test_pickling_changes_nothing(tmp_path: Path, one: dict[str, Any]) -> None:
     planner = make_planner(tmp_path)
-    before = planner.key(one, 1)
+    before = key_of(planner, one)
     copy = pickle.loads(pickle.dumps(planner))
-    assert copy.key(one, 1) == before
+    assert key_of(copy, one) == before
     assert copy.plan({**one, "bgaug_visit": 3}) == planner.plan({**one, "bgaug_visit": 3})
 
 
