@@ -117,7 +117,7 @@ def _read_cfg(path: Path) -> CfgNode:
             f"{path} is missing; give a folder that tools/train_net.py has trained a detector in"
         )
     cfg = get_cfg()
-    cfg.set_new_allowed(True)  # BGAUG, and what a detector of the user's own may have
+    cfg.set_new_allowed(True)  # what a detector of the user's own may have
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except (KeyError, ValueError, TypeError, AssertionError, YAMLError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError
@@ -28,14 +27,13 @@ from bgaug_d2.config.comparison import (
     CopyPasteConfig,
     RandAugmentConfig,
 )
-from bgaug_d2.config.parse import plain
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.loader import VisitedDataset, build_train_loader
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.training.detectron2_cfg import to_cfg
-from bgaug_d2.training.trainer import BgAugTrainer
+from bgaug_d2.training.loader import training_loader
 from bgaug_d2.worker.start import Painting
 from tests.helpers.dicts import annotation, coco_dicts, make_dict
 from tests.helpers.factories import MODEL
@@ -272,10 +270,11 @@ def test_what_is_not_supported_is_an_error(
         build_mapper(cfg_of(**sections), settings, [make_dict(tmp_path, 1)])
 
 
-def toy_cfg(folder: Path, *overrides: str) -> CfgNode:
+def toy_loader(folder: Path, *overrides: str, painter: Painting | None = None) -> CountedLoader:
     experiment = experiment_of(*smoke(folder, "toy_baseline", *overrides))
     handle = register_dataset(experiment.dataset)
-    return to_cfg(experiment, handle.train, handle.test, "cpu")
+    cfg = to_cfg(experiment, handle.train, handle.test, "cpu")
+    return training_loader(cfg, experiment, painter)
 
 
 @pytest.mark.parametrize(
@@ -283,20 +282,17 @@ def toy_cfg(folder: Path, *overrides: str) -> CfgNode:
     [("standard", DatasetMapper), ("randaugment", AugmentMapper), ("copy_paste", AugmentMapper)],
 )
 def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path: Path) -> None:
-    cfg = toy_cfg(tmp_path, f"augment={augment}", "augment.copy_paste.p=1")
-    if augment != "copy_paste":
-        cfg.BGAUG.augment.copy_paste.p = 0.0
-    loader = BgAugTrainer.build_train_loader(cfg)
+    p = ["augment.copy_paste.p=1"] if augment == "copy_paste" else []
+    loader = toy_loader(tmp_path, f"augment={augment}", *p)
     assert type(mapper_in(loader)) is expected
     for each in next(iter(loader)):
         assert type(each["instances"].gt_masks) is BitMasks
 
 
 def test_painted_backgrounds_are_augmented_too(tmp_path: Path) -> None:
-    cfg = toy_cfg(tmp_path, "bgaug=replace", "augment=copy_paste")
-    painting = Painting(MODEL, "float32", str(tmp_path / "toy"))
-    cfg.BGAUG_PAINTING = CfgNode(plain(dataclasses.asdict(painting)))
-    wrapper = mapper_in(BgAugTrainer.build_train_loader(cfg))
+    painter = Painting(MODEL, "float32", str(tmp_path / "toy"))
+    loader = toy_loader(tmp_path, "bgaug=replace", "augment=copy_paste", painter=painter)
+    wrapper = mapper_in(loader)
     assert type(wrapper) is BackgroundAugMapper
     assert type(wrapper.mapper) is AugmentMapper
 

@@ -18,7 +18,8 @@ from bgaug_d2.runs.results import (
     split_classes,
     write_results,
 )
-from bgaug_d2.training.progress_hook import Course, outcome_sentence
+from bgaug_d2.sampling.outcomes import outcome_sentence
+from bgaug_d2.training.progress_hook import TrainingStats
 
 
 def test_classes_are_told_apart_from_summaries() -> None:
@@ -53,15 +54,15 @@ def test_the_breakdown_is_beside_the_metrics() -> None:
 def test_rates_count_what_this_run_did() -> None:
     experiment = ExperimentConfig()
     experiment.schedule.images_per_batch = 8
-    course = Course(start_iter=10, end_iter=30, train_s=4.0, wait_s=1.0)
-    training = build_results(experiment, {}, course, None)["training"]
+    stats = TrainingStats(start_iter=10, end_iter=30, train_s=4.0, wait_s=1.0)
+    training = build_results(experiment, {}, stats, None)["training"]
     assert training["images_per_s"] == 20 * 8 / 4.0
     assert training["data_s_per_iteration"] == 0.05
 
 
 def test_a_run_that_was_complete_before_has_no_rate() -> None:
-    course = Course(start_iter=30, end_iter=30)
-    training = build_results(ExperimentConfig(), {}, course, None)["training"]
+    stats = TrainingStats(start_iter=30, end_iter=30)
+    training = build_results(ExperimentConfig(), {}, stats, None)["training"]
     assert (training["images_per_s"], training["data_s_per_iteration"]) == (None, None)
 
 
@@ -77,7 +78,7 @@ def test_an_evaluation_does_not_overwrite_the_training(tmp_path: Path) -> None:
 def test_only_a_run_to_be_resumed_can_be_finished_already(tmp_path: Path) -> None:
     experiment = ExperimentConfig(output_dir=str(tmp_path), resume=True)
     assert not is_finished(experiment)
-    write_results(build_results(experiment, {}, Course(), None), results_path(experiment))
+    write_results(build_results(experiment, {}, TrainingStats(), None), results_path(experiment))
     assert is_finished(experiment)
     longer = dataclasses.replace(experiment.schedule, iterations=99_999)
     for change in ({"resume": False}, {"eval_only": True}, {"schedule": longer}):

@@ -19,7 +19,8 @@ from bgaug_d2.runs.launch import resolve_device
 from bgaug_d2.runs.train import run
 from bgaug_d2.sampling.outcomes import OUTCOMES
 from bgaug_d2.training.detectron2_cfg import to_cfg
-from bgaug_d2.training.trainer import BgAugTrainer, next_iteration
+from bgaug_d2.training.loader import next_iteration, training_loader
+from bgaug_d2.training.trainer import BgAugTrainer, build_optimizer
 from bgaug_d2.worker import start
 from tests.helpers.data_trees import write_voc
 from tests.helpers.tool_runs import experiment_of, smoke
@@ -174,7 +175,7 @@ def test_a_resumed_run_goes_on(folder: Path, finished: Path) -> None:
     arguments = smoke(folder, "toy_baseline", "schedule.iterations=4", "resume=true")
     experiment = experiment_of(*arguments)
     assert next_iteration(str(finished)) == 2
-    loader: Any = BgAugTrainer.build_train_loader(cfg_of(experiment)).loader
+    loader: Any = training_loader(cfg_of(experiment), experiment, None).loader
     assert loader.dataset.sampler.start == 4
     training = results_of(experiment)["training"]
     assert (training["start_iter"], training["end_iter"]) == (2, 4)
@@ -219,9 +220,9 @@ def test_a_mistake_is_told_before_training(tmp_path: Path, override: str, senten
 )
 def test_optimizers(tmp_path: Path, optimizer: str, cls: type) -> None:
     rate = ["schedule.base_lr=0.25", "schedule.weight_decay=0.125"]
-    arguments = smoke(tmp_path, "toy_baseline", f"schedule.optimizer={optimizer}", *rate)
+    experiment = experiment_of(*smoke(tmp_path, "toy_baseline", *rate))
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    built = BgAugTrainer.build_optimizer(cfg_of(experiment_of(*arguments)), model)
+    built = build_optimizer(cfg_of(experiment), model, optimizer)
     assert isinstance(built, cls)
     groups = [(each["lr"], each["weight_decay"]) for each in built.param_groups]
     assert set(groups[:2]) == {(0.25, 0.125)}  # of the linear layer
