@@ -9,7 +9,7 @@ Two halves, because painting processes belong to a machine and loaders to a trai
         augmentation = BackgroundAugmentation(settings, painting)
         loader = augmentation.train_loader(cfg, mapper=DatasetMapper(cfg, True))
 
-With one training process both are one: ``background_augmentation(...)``.
+With one training process, ``background_augmentation(...)`` does both.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class BackgroundAugmentation:
         self, cfg: CfgNode, dataset: VisitedDataset, sampler: VisitSampler, planner: JobPlanner
     ) -> LookAhead | None:
         draws = self.settings.look_ahead
-        # With on_miss=error nothing is asked for; a test of that mode must not be helped along.
+        # With on_miss=error nothing is asked for: every picture has to be there beforehand.
         if not draws or self.client is None or self.settings.on_miss == "error":
             return None
         in_flight = in_flight_draws(**loader_options(cfg))

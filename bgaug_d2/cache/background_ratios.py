@@ -18,13 +18,9 @@ from bgaug_d2.pixels.object_masks import object_masks
 
 logger = logging.getLogger(__name__)
 
-
 SCHEMA = 1
 
-
 DatasetDict = Mapping[str, Any]
-
-
 # Called with the dataset dicts, returns them for iteration: ``tqdm`` for a bar, ``iter`` for none.
 Progress = Callable[[Sequence[DatasetDict]], Iterable[DatasetDict]]
 

@@ -1,8 +1,8 @@
 """Writes the pictures of a cache as a plain COCO data set, for trainers other than Detectron2.
 
 A painted picture has the size and the objects of its source, so its annotations are the source's
-under new ids. Its image record keeps the source's own fields (``license`` and URLs included) and
-tells under ``bgaug`` where it comes from: key, source image, prompt, steps, model and its licence.
+under new ids. Its image record keeps the source's own fields (``license`` and URLs included). Its
+field ``bgaug`` says where it comes from: key, source image, prompt, steps, model and its licence.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Progress = Callable[[Sequence[Json]], Iterable[Json]]
 
 @dataclass
 class ExportReport:
-    """What was written; ``skipped`` counts by reason what of the cache was not."""
+    """What was written; ``skipped`` counts by reason the pictures that were not."""
 
     originals: int = 0
     painted: int = 0
@@ -67,7 +67,7 @@ def export_coco(
         out: Folder to write, missing or empty.
         originals: Whether the sources are in the export too, under their own ids.
         where: Only pictures whose sidecar has these values, by dotted path, for example
-            ``{"recipe.settings.prompt": "clean"}``; what is no text is compared as JSON.
+            ``{"recipe.settings.prompt": "clean"}``; values other than text are compared as JSON.
         hard_links: Link files instead of copying them, where the file system can.
         progress: Wraps the list of source images, for example ``tqdm``.
 

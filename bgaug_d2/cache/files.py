@@ -1,10 +1,9 @@
-"""How the cache lies on disk: names, the sidecar's sealed form, atomic writes and checked reads.
+"""How the cache lies on disk: names, atomic writes and checked reads.
 
 ``<root>/<key[:2]>/<key[2:4]>/<key>.json`` is the sidecar and, beside it, ``<key>.<digits>.png``
 (or ``.jpg``) the picture; the 16 digits begin the picture's SHA-256. With the content in the name,
 two writers of one key can never pair the picture of one with the sidecar of the other. The picture
-is in place before the sidecar is, so a sidecar means a whole entry. A sidecar must be, byte for
-byte, the canonical JSON of its own content, and its ``digest`` covers all of it.
+is in place before the sidecar is, so a sidecar means a whole entry.
 
 Nothing is flushed to the device before the rename: a power cut can leave a short file behind, and
 the digests turn that into a miss.
@@ -12,7 +11,6 @@ the digests turn that into a miss.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -22,10 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bgaug_d2.cache.sidecar_bytes import (
+    MAX_SIDECAR_BYTES,
+    SCHEMA,
+    CorruptEntryError,
+    decode_sidecar,
+)
 from bgaug_d2.errors import CacheError
 from bgaug_d2.jobs.digests import canonical_json, digest_file
 
-SCHEMA = 1
 MARKER = "bgaug_cache.json"
 QUARANTINE = "quarantine"
 # Folders of files that are kept beside the entries, named like the modules that write them.
@@ -34,19 +37,8 @@ SOURCE_DIGESTS = "source_digests"
 TEMP_PREFIX = ".tmp-"
 PICTURE_SUFFIXES = (".png", ".jpg")
 
-# A real sidecar has a few thousand bytes; a damaged one must not fill the memory of a reader.
-MAX_SIDECAR_BYTES = 1 << 20
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHARD = re.compile(r"[0-9a-f]{2}")
-
-
-class CorruptEntryError(Exception):
-    """An entry is not what its writer stored; ``picture`` is the path of the picture to blame."""
-
-    def __init__(self, message: str, picture: str | None = None) -> None:
-        super().__init__(message)
-        self.picture = picture
 
 
 @dataclass(frozen=True)
@@ -156,81 +148,6 @@ def _is_ours(name: str) -> bool:
     return name.startswith(".") or name in known or bool(_SHARD.fullmatch(name))
 
 
-def encode_sidecar(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a sidecar: canonical JSON with ``digest`` added.
-
-    Raises:
-        ValueError, TypeError: A value is no JSON (nor are NaN and infinity), or all is too large.
-    """
-    data = encode_verified(content)
-    if len(data) > MAX_SIDECAR_BYTES:
-        raise ValueError(f"sidecar has {len(data)} bytes, at most {MAX_SIDECAR_BYTES} are allowed")
-    return data
-
-
-def decode_sidecar(data: bytes, key: str) -> dict[str, Any]:
-    """The content of a sidecar's bytes.
-
-    Raises:
-        CorruptEntryError: They are not what ``encode_sidecar`` made for ``key``.
-    """
-    if len(data) > MAX_SIDECAR_BYTES:
-        raise CorruptEntryError("sidecar is too large")
-    try:
-        content = decode_verified(data)
-    except CorruptEntryError as fault:
-        raise CorruptEntryError(f"sidecar: {fault}") from fault
-    if content.get("key") != key or content.get("schema") != SCHEMA:
-        raise CorruptEntryError("sidecar belongs to another key or schema")
-    return content
-
-
-def encode_verified(content: Mapping[str, Any]) -> bytes:
-    """Canonical JSON of an object with ``digest`` added, the SHA-256 of the bytes without it.
-
-    Args:
-        content: At least one name sorts after ``digest``, as ``schema`` does.
-
-    Raises:
-        ValueError, TypeError: A value is no JSON (nor are NaN and infinity).
-    """
-    # Through JSON once, so that the order is that of the names as they are written (1 -> "1").
-    plain = json.loads(canonical_json({**content, "digest": ""}))
-    unsigned = {name: value for name, value in plain.items() if name != "digest"}
-    plain["digest"] = hashlib.sha256(canonical_json(unsigned)).hexdigest()
-    return canonical_json(plain)
-
-
-def decode_verified(data: bytes) -> dict[str, Any]:
-    """The content of bytes that ``encode_verified`` made.
-
-    The digest is checked over the bytes themselves, without the field ``digest``: a hit costs no
-    second serialisation, and a change of any byte shows.
-
-    Raises:
-        CorruptEntryError: They are something else.
-    """
-    try:
-        content = _DECODER.decode(data.decode("ascii"))
-    except (ValueError, RecursionError) as error:
-        raise CorruptEntryError("not JSON") from error
-    if not isinstance(content, dict) or not _SHA256.fullmatch(str(content.get("digest"))):
-        raise CorruptEntryError("not an object with a digest")
-    # A field of this name further inside has another value: no text holds its own SHA-256.
-    field = f'"digest":"{content["digest"]}",'.encode()
-    before, _, after = data.partition(field)
-    if hashlib.sha256(before + after).hexdigest() != content["digest"]:
-        raise CorruptEntryError("does not match its digest")
-    return content
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # Python reads NaN by default
-
-
 def read_record(root: str, key: str, verify: bool = True) -> CacheEntry | Rejection:
     """Read and check one entry.
 
@@ -256,7 +173,7 @@ def read_record(root: str, key: str, verify: bool = True) -> CacheEntry | Reject
     picture = os.path.join(os.path.dirname(path), sidecar["file"])
     try:
         info = os.stat(picture)
-        # Opening a pipe would wait for ever.
+        # Opening a pipe would block.
         sound = stat.S_ISREG(info.st_mode) and info.st_size == sidecar.get("num_bytes")
         sound = sound and (not verify or digest_file(picture) == sha256)
     except FileNotFoundError:

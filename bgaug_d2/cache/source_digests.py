@@ -20,12 +20,10 @@ from typing import Any
 
 from bgaug_d2.cache.files import (
     SOURCE_DIGESTS,
-    CorruptEntryError,
-    decode_verified,
-    encode_verified,
     open_cache_folder,
     write_atomically,
 )
+from bgaug_d2.cache.sidecar_bytes import CorruptEntryError, decode_verified, encode_verified
 from bgaug_d2.errors import AnnotationError, ImageError
 from bgaug_d2.jobs.digests import digest_file
 from bgaug_d2.jobs.job import SCHEMA as JOB_SCHEMA

@@ -1,8 +1,8 @@
 """The cache of painted pictures, which loader workers read and painting processes write.
 
-A look-up opens one sidecar and one picture whatever the number of entries; nothing is indexed in
-memory, nothing is locked, no handle stays open. ``cache_files`` holds the format on disk and
-``cache_upkeep`` what goes over all entries.
+A look-up opens one sidecar and one picture, however many entries there are. Nothing is indexed in
+memory, nothing is locked, no handle stays open. ``files`` holds the format on disk, ``upkeep`` the
+work on all entries.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ from typing import Any
 from bgaug_d2.cache import upkeep
 from bgaug_d2.cache.files import (
     MARKER,
-    SCHEMA,
     CacheEntry,
-    CorruptEntryError,
     Rejection,
     check_key,
-    encode_sidecar,
     folder_of,
     open_cache_folder,
     picture_name,
@@ -32,16 +29,17 @@ from bgaug_d2.cache.files import (
     sidecar_path,
     write_atomically,
 )
+from bgaug_d2.cache.sidecar_bytes import SCHEMA, CorruptEntryError, encode_sidecar
 from bgaug_d2.errors import CacheError
 
 logger = logging.getLogger(__name__)
 
-# After a failed write the cache only reads for so long; then one write finds out if that changed.
+# After a failed write the cache only reads for this long. Then one write finds out if it can again.
 _PAUSE_S = 60.0
-# A writer sweeps when it has added the first share of the quota, and sweeps down to the second.
-# What several writers add meanwhile, and evicted pictures in their grace time, fit in between.
+# A writer sweeps when it has added the first share of the quota, and sweeps down to the second. The
+# room between holds what other writers add meanwhile, and evicted pictures in their grace time.
 _SWEEP_EVERY, _SWEEP_TO = 1 / 64, 15 / 16
-# Damaged entries that are logged as warnings; a dying disk would flood the log.
+# Damaged entries that are logged as warnings. A dying disk would flood the log with more.
 _LOUD_FAULTS = 10
 
 _JPEG_START = b"\xff\xd8\xff"
@@ -159,7 +157,7 @@ class VariantCache:
         return upkeep.entries(self.root)
 
     def stats(self) -> dict[str, Any]:
-        """What the folder holds (see ``cache_upkeep.stats``) and this process's ``counts``."""
+        """What the folder holds (see ``upkeep.stats``) and this process's ``counts``."""
         return {
             **upkeep.stats(self.root),
             "max_bytes": self.max_bytes,
@@ -167,7 +165,7 @@ class VariantCache:
         }
 
     def verify(self, progress: upkeep.Progress = iter) -> upkeep.VerifyReport:
-        """Check every entry and quarantine the damaged ones; see ``cache_upkeep.verify``."""
+        """Check every entry and quarantine the damaged ones; see ``upkeep.verify``."""
         return upkeep.verify(self.root, progress)
 
     def gc(
@@ -176,7 +174,7 @@ class VariantCache:
         temp_age_s: float = upkeep.TEMP_AGE_S,
         grace_s: float = upkeep.GRACE_S,
     ) -> upkeep.GcReport:
-        """Sweep and evict down to ``max_bytes`` (default: the quota); see ``cache_upkeep.gc``."""
+        """Sweep and evict down to ``max_bytes`` (default: the quota); see ``upkeep.gc``."""
         limit = self.max_bytes if max_bytes is None else max_bytes
         return upkeep.gc(self.root, limit, temp_age_s, grace_s)
 
@@ -213,9 +211,8 @@ class VariantCache:
             return
         self._unswept_bytes += added
         if self._unswept_bytes >= self.max_bytes * _SWEEP_EVERY:
-            self._unswept_bytes = (
-                0  # before the sweep, so that other threads do not start one as well
-            )
+            # Reset before the sweep, so that other threads do not start one too.
+            self._unswept_bytes = 0
             try:
                 upkeep.gc(self.root, int(self.max_bytes * _SWEEP_TO))
             except OSError as error:

@@ -1,13 +1,9 @@
-"""What goes over the whole cache: listing, figures, verification, the sweep that keeps the quota.
-
-Only files with the cache's own names are ever touched.
-"""
+"""Work on the whole cache: listing, figures, verification, the sweep that keeps the quota."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,28 +11,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bgaug_d2.cache.files import (
-    MAX_SIDECAR_BYTES,
     PICTURE_SUFFIXES,
     QUARANTINE,
-    TEMP_PREFIX,
     CacheEntry,
-    CorruptEntryError,
     Rejection,
     quarantine,
     read_record,
     remove,
     sidecar_path,
 )
+from bgaug_d2.cache.scan import StoredFile, folders, keys, listing, split_by_use
+from bgaug_d2.cache.sidecar_bytes import CorruptEntryError
 
 # Temporaries that are older belong to writers that died, in seconds.
 TEMP_AGE_S = 3600.0
-# A reader that got a path just before its entry was evicted has so long to open it, in seconds.
+# A reader that got a path just before its entry was evicted has this long to open it, in seconds.
 GRACE_S = 60.0
 
 Progress = Callable[[Sequence[str]], Iterable[str]]
-
-_SHARD = re.compile(r"[0-9a-f]{2}")
-_OUR_FILE = re.compile(r"([0-9a-f]{64})\.(?:json|[0-9a-f]{16}\.(?:png|jpg))")
 
 
 @dataclass
@@ -70,29 +62,6 @@ class GcReport:
     quarantined: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _File:
-    path: str
-    size: int  # bytes
-    written: float  # seconds since the epoch
-
-
-@dataclass
-class _Record:
-    """The files of one key."""
-
-    sidecar: _File | None = None
-    pictures: list[_File] = field(default_factory=list)
-
-
-@dataclass
-class _Folder:
-    """One leaf folder: its keys and its temporaries."""
-
-    records: dict[str, _Record] = field(default_factory=dict)
-    temporaries: list[_File] = field(default_factory=list)
-
-
 def entries(root: str) -> Iterator[CacheEntry | Rejection]:
     """All sound records in the order of their keys; pictures are not hashed."""
     for key in keys(root):
@@ -102,21 +71,14 @@ def entries(root: str) -> Iterator[CacheEntry | Rejection]:
             continue
 
 
-def keys(root: str) -> Iterator[str]:
-    """The keys of all sidecars, ascending, unchecked."""
-    for path in _leaf_paths(root):
-        names = sorted(name for name in _listing(path) if name.endswith(".json"))
-        yield from (name[:64] for name in names if _OUR_FILE.fullmatch(name))
-
-
 def stats(root: str) -> dict[str, Any]:
     """Counts and bytes of pictures, rejections by reason, leftovers and quarantined files."""
     found: Counter[str] = Counter(pictures=0, bytes=0, orphans=0, temporaries=0)
     reasons: Counter[str] = Counter()
-    for folder in _folders(root):
+    for folder in folders(root):
         found["temporaries"] += len(folder.temporaries)
         for key, record in folder.records.items():
-            current, stale = _split(record)
+            current, stale = split_by_use(record)
             found["bytes"] += sum(file.size for file in current)
             found["orphans"] += len(stale)
             if len(current) == 2:
@@ -132,7 +94,7 @@ def stats(root: str) -> dict[str, Any]:
 
 def quarantined(root: str) -> list[str]:
     """File names in the quarantine, sorted."""
-    return sorted(_listing(os.path.join(root, QUARANTINE)))
+    return sorted(listing(os.path.join(root, QUARANTINE)))
 
 
 def verify(root: str, progress: Progress = iter) -> VerifyReport:
@@ -166,9 +128,9 @@ def gc(
 ) -> GcReport:
     """Remove what dead writers left, then evict the oldest entries until ``max_bytes`` are in use.
 
-    Eviction unlinks the sidecar, which makes the entry a miss, and leaves the picture for
-    ``grace_s`` seconds to readers that already have its path; the next sweep removes it. (On POSIX
-    systems a reader that has it open reads on even then.)
+    Eviction unlinks the sidecar, which makes the entry a miss. The picture stays for ``grace_s``
+    seconds, for readers that already have its path; the next sweep removes it. (On POSIX systems a
+    reader that has it open reads on even then.)
 
     Args:
         root: The cache's folder.
@@ -178,13 +140,13 @@ def gc(
     """
     report = GcReport(quarantined=quarantined(root))
     aged: list[tuple[float, int, str]] = []  # time of writing, bytes, key
-    for folder in _folders(root):
+    for folder in folders(root):
         now = time.time()
         for file in folder.temporaries:
             if now - file.written >= temp_age_s and _free(file, report):
                 report.temporaries += 1
         for key, record in folder.records.items():
-            current, stale = _split(record)
+            current, stale = split_by_use(record)
             if record.sidecar and current:
                 size = sum(file.size for file in current)
                 aged.append((record.sidecar.written, size, key))
@@ -214,14 +176,14 @@ def _evict(root: str, max_bytes: int, aged: list[tuple[float, int, str]], report
 
 def _start_grace(folder: str, key: str) -> None:
     """Make the pictures young before the sidecar goes, so that no other sweep takes them now."""
-    for name in _listing(folder):
+    for name in listing(folder):
         if name.startswith(f"{key}.") and name.endswith(PICTURE_SUFFIXES):
             with contextlib.suppress(OSError):  # another process was faster
                 os.utime(os.path.join(folder, name))
 
 
-def _unused_since(root: str, key: str, picture: _File) -> float:
-    # A picture that was replaced may have readers from before its key was written anew. This also
+def _unused_since(root: str, key: str, picture: StoredFile) -> float:
+    # A picture that was replaced may have readers from before its key was written again. This also
     # spares one whose sidecar was put in place while the folder was listed.
     try:
         return max(picture.written, os.stat(sidecar_path(root, key)).st_mtime)
@@ -229,26 +191,10 @@ def _unused_since(root: str, key: str, picture: _File) -> float:
         return picture.written
 
 
-def _free(file: _File, report: GcReport) -> bool:
+def _free(file: StoredFile, report: GcReport) -> bool:
     removed = remove(file.path)
     report.freed_bytes += file.size * removed
     return removed
-
-
-def _split(record: _Record) -> tuple[list[_File], list[_File]]:
-    """The files in use (sidecar, and its picture) and the pictures that are not."""
-    if record.sidecar is None:
-        return [], record.pictures
-    if len(record.pictures) <= 1:
-        return [record.sidecar, *record.pictures], []
-    # The key was written anew: only its sidecar knows which picture counts.
-    try:
-        with open(record.sidecar.path, "rb") as file:
-            text = file.read(MAX_SIDECAR_BYTES)
-    except OSError:
-        return [record.sidecar, *record.pictures], []
-    used = [file for file in record.pictures if os.path.basename(file.path).encode() in text]
-    return [record.sidecar, *used], [file for file in record.pictures if file not in used]
 
 
 def _reason(root: str, key: str) -> str:
@@ -257,44 +203,3 @@ def _reason(root: str, key: str) -> str:
     except (OSError, CorruptEntryError):
         return "damaged"
     return record.reason if isinstance(record, Rejection) else "damaged"
-
-
-def _folders(root: str) -> Iterator[_Folder]:
-    yield _scan(root)  # the marker's temporaries
-    yield from map(_scan, _leaf_paths(root))
-
-
-def _leaf_paths(root: str) -> Iterator[str]:
-    for first in sorted(filter(_SHARD.fullmatch, _listing(root))):
-        upper = os.path.join(root, first)
-        for second in sorted(filter(_SHARD.fullmatch, _listing(upper))):
-            yield os.path.join(upper, second)
-
-
-def _listing(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _scan(path: str) -> _Folder:
-    folder = _Folder()
-    for name in _listing(path):
-        ours = _OUR_FILE.fullmatch(name)
-        if not ours and not name.startswith(TEMP_PREFIX):
-            continue
-        try:
-            info = os.stat(os.path.join(path, name), follow_symlinks=False)
-        except FileNotFoundError:
-            continue  # renamed or evicted since it was listed
-        file = _File(os.path.join(path, name), info.st_size, info.st_mtime)
-        if not ours:
-            folder.temporaries.append(file)
-            continue
-        record = folder.records.setdefault(ours[1], _Record())
-        if name.endswith(".json"):
-            record.sidecar = file
-        else:
-            record.pictures.append(file)
-    return folder

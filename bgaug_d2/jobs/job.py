@@ -38,7 +38,7 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe with all that decides pixels beside it: model, number format, picture format."""
+    """A recipe and the rest that decides pixels: model, number format, picture format."""
 
     settings: RecipeConfig
     model: ModelIdentity
@@ -56,7 +56,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class SourceImage:
-    """The image that is painted anew.
+    """The image whose background or objects are painted.
 
     Attributes:
         file_name: Path relative to the data set's root, with ``/``.
@@ -107,12 +107,12 @@ class InpaintJob:
 
     Attributes:
         source: The image.
-        objects: All of it, in the order of the annotations.
-        prompt: Of the background; empty where the recipe does not paint it.
+        objects: All objects of the image, in the order of the annotations.
+        prompt: Prompt of the background; empty where the recipe does not paint it.
         recipe: How it is painted.
         variant: Number of the variant, from 1.
-        object_prompts: One for each of ``objects``, of a crowd region an empty one; none at all
-            where the recipe paints no objects, so that the key depends on no class name then.
+        object_prompts: One for each of ``objects``, empty for a crowd region. There are none where
+            the recipe paints no objects: the key then depends on no class name.
     """
 
     source: SourceImage
@@ -145,7 +145,7 @@ class InpaintJob:
         return int.from_bytes(digest[:8], "big") >> 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``job_parsing.job_from_dict`` reads them back."""
+        """Plain JSON values; ``parse.job_from_dict`` reads them back."""
         return {
             "schema": SCHEMA,
             "source": asdict(self.source),
@@ -165,9 +165,10 @@ def job_key(
     variant: int,
     object_prompts: Sequence[str] = (),
 ) -> str:
-    """The cache key, 64 hex digits, from parts that a reader can keep per image.
+    """The cache key, 64 hex digits, from parts that a reader has without the job.
 
-    A hit needs the key but not the job, so the mapper computes ``objects_digest`` once per image.
+    A hit needs the key but not the job, so the dataset dicts carry ``objects_digest``
+    (``cache.source_digests``).
     """
     content = {
         "schema": SCHEMA,

@@ -35,7 +35,8 @@ def objects_from_annotations(
 ) -> tuple[JobObject, ...]:
     """The objects of a Detectron2 dataset dict.
 
-    Only types are brought into canonical form here; ``masks`` checks values against the image.
+    Only types are brought into canonical form here. ``pixels.object_masks`` checks values against
+    the image.
 
     Args:
         annotations: Detectron2's ``annotations``: ``bbox``, ``bbox_mode``, ``segmentation``,

@@ -1,4 +1,4 @@
-"""Prompts: the paper's clean one for a background, those of ablations, those of objects."""
+"""Prompts: the paper's clean prompt for a background, those of ablations, those of objects."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def prompt_for(
     Args:
         settings: ``prompt`` chooses the kind: ``clean`` takes ``prompt_text``, ``caption`` one of
             the image's captions, ``scene`` one of ``scenes``, ``class_names`` names the objects.
-        image_id: Spreads scenes over images: each begins at another place of the list, so that all
-            are used with one copy an image too.
+        image_id: Spreads scenes over images: each image begins at another place of the list, so
+            all scenes are used even with one copy an image.
         variant: Number of the variant, from 1; captions and scenes are taken in turn.
         captions: The image's captions.
         class_names: Class names of the image's objects, in any order, repeats allowed.

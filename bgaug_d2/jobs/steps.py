@@ -10,8 +10,8 @@ from bgaug_d2.config.recipe import RecipeConfig
 def adaptive_T_hat(T: int, D: float, ratio: float) -> int:  # noqa: N802 - the paper's name
     """Adaptive augmentation freedom: ``T_hat = T * (1 - D * ratio)`` (paper, section 3).
 
-    The larger the background, the fewer steps, the more of the original stays. The result becomes
-    an integer here and nowhere else, by rounding to the nearest (half up): truncation would lose a
+    A larger background gets fewer steps, so more of the original stays. The result becomes an
+    integer here and nowhere else, by rounding to the nearest (half up): truncation would lose a
     step to floating-point noise (50 * 0.58 = 28.999...). It is clamped to 1..T.
 
     Args:

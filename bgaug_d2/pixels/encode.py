@@ -36,7 +36,7 @@ def resize(
 
 
 def encode_picture(rgb: npt.NDArray[np.uint8], picture_format: str) -> bytes:
-    """Encode uint8 RGB (H, W, 3): ``png`` is lossless, and fast rather than small; ``jpeg`` is not.
+    """Encode uint8 RGB (H, W, 3). ``png`` is lossless, and fast rather than small; ``jpeg`` loses.
 
     Raises:
         ValueError: Another shape, dtype or format.

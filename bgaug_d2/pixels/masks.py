@@ -8,8 +8,8 @@ Shapes and words used throughout:
     background_mask   bool, True on pixels to paint; the complement of the object mask, or less
                       of it after erosion
     painted_mask  bool, True on what one pass through the model paints: background or one object
-Pixel i covers [i, i + 1) of the coordinate axis. Wherever a mask changes its grid, whatever an
-object touches belongs to the object, so that no object can vanish.
+Pixel i covers [i, i + 1) of the coordinate axis. When a mask changes its grid, a cell that an
+object touches belongs to the object, so no object can vanish.
 """
 
 from __future__ import annotations
@@ -83,8 +83,7 @@ def latent_background_mask(background_mask: BoolMask, factor: int) -> BoolMask:
 def touched_latent_mask(painted_mask: BoolMask, factor: int) -> BoolMask:
     """The mask on the latent grid, bool (h, w): a cell is painted if any of its pixels is.
 
-    What ``latent_background_mask`` is for backgrounds this is for objects: no object is too small
-    to own a cell.
+    The counterpart of ``latent_background_mask`` for objects: no object is too small to own a cell.
 
     Args:
         painted_mask: bool (S, S).

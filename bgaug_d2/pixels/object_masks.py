@@ -42,14 +42,14 @@ def object_masks(
 ) -> ObjectMasks:
     """The union of all objects of an image, rasterised as pycocotools (and so Detectron2) does it.
 
-    Real annotations are a little sloppy, which is tolerated: points may lie outside the image, by
-    up to its longer side; an object that covers no pixel centre (a sliver) takes all pixels that
-    its extent touches; the box of an object with a segmentation may be empty.
+    Real annotations are a little sloppy, and that is tolerated. Points may lie outside the image by
+    up to its longer side. An object that covers no pixel centre (a sliver) takes all pixels that
+    its extent touches. The box of an object with a segmentation may be empty.
 
     Args:
         objects: What to protect, crowd regions included.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Pixels of the image.
+        width: Pixels of the image.
         image_id: For messages.
 
     Raises:

@@ -10,8 +10,9 @@ import numpy.typing as npt
 def mask_to_polygons(mask: npt.NDArray[np.bool_]) -> list[list[float]]:
     """Polygons, in COCO's format, that pycocotools rasterises to exactly ``mask``.
 
-    The outline runs a quarter of a pixel outside the outermost pixel centres, so none lies on it.
-    COCO's polygons have no holes: a part with a hole is cut in two at the hole, until none is left.
+    The outline runs a quarter of a pixel outside the outermost pixel centres, so no centre lies on
+    it. COCO's polygons have no holes: a part with a hole is cut in two at the hole, again and
+    again.
 
     Args:
         mask: bool (H, W).

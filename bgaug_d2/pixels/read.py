@@ -1,4 +1,4 @@
-"""Reading source images exactly as Detectron2 does, but refusing what is broken; writing pictures.
+"""Reads source images exactly as Detectron2 does, and refuses what is broken.
 
 What is read follows ``detectron2.data.detection_utils.read_image(path, "RGB")`` bit for bit: the
 EXIF orientation is applied; palette, grey, bilevel, CMYK and YCbCr pictures become RGB; alpha is
@@ -84,7 +84,7 @@ def decode_image(
 
 def check_regular(path: str | Path, info: os.stat_result) -> None:
     """Raise ImageError unless ``info``, of the file at ``path``, is that of a regular file."""
-    if not stat.S_ISREG(info.st_mode):  # opening a pipe would wait for ever
+    if not stat.S_ISREG(info.st_mode):  # opening a pipe would block
         raise ImageError(f"{path}: is not a regular file")
 
 

@@ -1,7 +1,7 @@
 """COCO run-length encoding, checked and decoded without pycocotools.
 
-pycocotools trusts its input: malformed counts corrupt its heap, short ones return uninitialised
-memory. So no RLE of a data set may reach it before it passed here.
+pycocotools trusts its input: malformed counts corrupt its heap, and short ones return
+uninitialised memory. So every RLE of a data set passes here first.
 
 Runs alternate between background and object, background first, down the columns (Fortran order),
 and add up to ``height * width``. A compressed string stores each run in groups of 5 bits; from the
@@ -27,7 +27,7 @@ def decode_counts(counts: str) -> list[int]:
     try:
         codes = counts.encode("ascii")
     except UnicodeEncodeError as error:
-        raise ValueError(f"compressed RLE holds {counts[error.start]!r}, no ASCII") from error
+        raise ValueError(f"compressed RLE holds {counts[error.start]!r}, not ASCII") from error
     runs: list[int] = []
     number = shift = 0
     for position, code in enumerate(codes):
@@ -61,8 +61,8 @@ def validate(
     Args:
         counts: A compressed string or run lengths.
         size: What the RLE says its (height, width) is.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Pixels of the image.
+        width: Pixels of the image.
 
     Raises:
         ValueError: Size or sum differ from the image, a run is negative, the string is malformed.

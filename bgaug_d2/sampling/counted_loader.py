@@ -17,8 +17,8 @@ class CountedLoader:
     Args:
         loader: Batches, lists of samples with ``bgaug`` (one of ``OUTCOMES``; "original" where
             absent).
-        look_ahead: Started with the first batch, when the loader has forked its processes, and
-            told of each batch; ended by ``close``.
+        look_ahead: Starts with the first batch, when the loader has forked its processes, hears of
+            each batch, and ends with ``close``.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ def eligible(
 ) -> list[bool]:
     """Which images are painted, by the rules of ``planner.skip_reason``.
 
-    An image whose whole background vanishes by erosion, or whose objects all lie within crowd
-    regions, is found out only when it is painted.
+    Two kinds of images are found only when they are painted: those whose whole background vanishes
+    by erosion, and those whose objects all lie within crowd regions.
 
     Raises:
         ValueError: The lengths differ.

@@ -25,10 +25,7 @@ from bgaug_d2.sampling.loader import build_train_loader, shared_dataset
 from bgaug_d2.sampling.visit_sampler import Grouping, VisitSampler
 
 DatasetDict = dict[str, Any]
-
-
 Mapper = Callable[[DatasetDict], DatasetDict]
-
 
 logger = logging.getLogger(__name__)
 

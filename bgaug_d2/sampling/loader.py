@@ -24,7 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from bgaug_d2.sampling.visit_sampler import VisitSampler, rank_batch_size
 
-# DataLoader's own default, spelt out because the look-ahead has to know it.
+# DataLoader's own default, written here because the look-ahead has to know it.
 _PREFETCH_FACTOR = 2
 
 
@@ -33,8 +33,8 @@ class VisitedDataset(Dataset[dict[str, Any]]):
 
     Args:
         dataset: Dataset dicts by index, for example Detectron2's ``DatasetFromList``.
-        mapper: Applied to each dict, where given. Detectron2's ``MapDataset`` would do as well,
-            but it remembers every index that it was ever asked for, and draws never repeat.
+        mapper: Applied to each dict, where given. Detectron2's ``MapDataset`` is not used for it:
+            it remembers every index that it was asked for, and draws never repeat.
     """
 
     def __init__(

@@ -20,8 +20,7 @@ from bgaug_d2.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)
 
-
-# Faults that are logged as warnings, per process; each is counted in its sample all the same.
+# Faults per process that are logged as warnings. Later ones are only counted in their samples.
 _LOUD_FAULTS = 10
 
 
@@ -32,8 +31,8 @@ class MapperError(TypeError):
 class BackgroundAugMapper:
     """Wraps any mapper of Detectron2 dataset dicts; picklable when the mapper is.
 
-    With ``on_miss`` ``original`` or ``wait`` no fault of cache, picture, annotations or painting
-    process leaves this class: the draw shows its original, and the sample says why.
+    With ``on_miss`` ``original`` or ``wait``, no fault of cache, picture, annotations or painting
+    process leaves this class. The draw then shows its original, and the sample says why.
 
     Args:
         mapper: Takes a dataset dict, reads ``file_name``, returns a dict. It must not change nested

@@ -13,7 +13,7 @@ OUTCOMES = (
     "original",  # the policy drew the original
     "hit",
     "miss",  # not painted yet
-    "timeout",  # waited for in vain
+    "timeout",  # waited, and the picture did not come in time
     "unavailable",  # no painting process answers, or all are busy
     "rejected",  # painted, and refused by the quality rules
     *SKIP_REASONS,  # rules by which an image is never painted

@@ -1,7 +1,7 @@
 """Which draw shows which variant, and how many copies an image gets.
 
-Pure functions: no generator keeps a state, so a draw is the same in every process, whatever was
-drawn before it.
+These are pure functions. No generator keeps a state, so a draw is the same in every process and
+does not depend on the draws before it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def replace_variant(seed: int, image_id: int | str, visit: int, p: float, varian
     one, so runs with different ``p`` differ only in the draws that were added.
 
     Args:
-        seed: Of the run.
-        image_id: Of the image; 7 and "7" are different images.
+        seed: Seed of the run.
+        image_id: The image; 7 and "7" are different images.
         visit: How often the image was drawn before, from 0.
         p: Probability of an augmented draw, 0..1.
         variants: Number of variants, from 1.
@@ -54,8 +54,8 @@ def uniform_counts(eligible: Sequence[bool], alpha: int) -> list[int]:
 def nonuniform_counts(ratios: Sequence[float], eligible: Sequence[bool], alpha: int) -> list[int]:
     """Copies per image in proportion to the background share (paper, figure 6, "non-uniform").
 
-    The total is that of ``uniform_counts``. Fractions are settled by the largest remainder, ties by
-    the order of the images, in integers, so that no rounding of a sum can shift a copy. Where every
+    The total is that of ``uniform_counts``. Fractions go to the largest remainders, ties to the
+    first images. All is computed in integers, so no rounding of a sum can shift a copy. Where every
     ratio is 0 the copies are shared out evenly.
 
     Args:

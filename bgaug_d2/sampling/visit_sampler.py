@@ -36,7 +36,7 @@ class VisitSampler(Sampler[int]):
 
     Args:
         base: ``TrainingSampler`` or ``RepeatFactorTrainingSampler``, made with an explicit seed:
-            a random one would not come back after a resume.
+            a resumed run has to draw the same stream.
         size: Number of images.
         start: Samples that training has consumed on all ranks, iterations times total batch size.
             It may be set until the first iteration.
@@ -80,7 +80,7 @@ class VisitSampler(Sampler[int]):
 def _after_batches(
     draws: Iterator[int], num_batches: int, size: int, grouping: Grouping
 ) -> Iterator[int]:
-    """Draws that bring a fresh grouping to where it was after so many batches, and all that follow.
+    """All draws after ``num_batches`` batches, preceded by those that no batch has used yet.
 
     At any time some draws wait for their group to fill up. They are drawn again first: they fill no
     group on their own, so the state is that of a run that was never interrupted.

@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, which reads safetensors and torchvision's Swin weights as well."""
+"""Detectron2's checkpointer, extended to safetensors and torchvision's Swin weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bgaug_d2.training.swin import from_torchvision
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """``DetectionCheckpointer`` that reads ``.safetensors`` and torchvision's Swin weights as well.
+    """``DetectionCheckpointer`` that also reads ``.safetensors`` and torchvision's Swin weights.
 
-    In a safetensors file the tensors are named as in the model; what a file does not have keeps
-    its start values. Of a ``.pth`` file only tensors and plain values are read.
+    A safetensors file names tensors as the model does; a tensor that it lacks keeps its start
+    values. From a ``.pth`` file only tensors and plain values are read.
     """
 
     def _load_file(self, filename: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Swin Transformers T and S as backbones of Detectron2 (Liu et al. 2021, arXiv 2103.14030).
 
-The network is torchvision's, so its ImageNet weights fit name by name; what this file adds is what
-a detector needs of it. Call ``add_swin_config`` on a configuration, and ``register_swin`` in every
+The network is torchvision's, so its ImageNet weights fit name by name. This file adds what a
+detector needs. Call ``add_swin_config`` on a configuration, and ``register_swin`` in every
 process that builds a model.
 """
 
@@ -30,9 +30,9 @@ _PATCH = 4  # px
 # are the patch merging layers. Detectron2's names for ResNet, so its FPN settings fit.
 _STAGES = {1: "res2", 3: "res3", 5: "res4", 7: "res5"}
 
-# Of torchvision's classifier; a backbone has no use for them.
+# Parts of torchvision's classifier that a backbone has no use for.
 _CLASSIFIER = ("norm.", "head.")
-# A tensor that torchvision's Swin (version 1) has and other networks have not.
+# A tensor that only torchvision's Swin (version 1) has.
 _FINGERPRINT = "features.1.0.attn.relative_position_bias_table"
 
 
@@ -124,7 +124,7 @@ def check_swin(variant: str, drop_path: float) -> None:
 
 
 def register_swin() -> None:
-    """Let ``MODEL.BACKBONE.NAME`` be ``build_swin_fpn_backbone``; again changes nothing."""
+    """Let ``MODEL.BACKBONE.NAME`` be ``build_swin_fpn_backbone``; a second call changes nothing."""
     if build_swin_fpn_backbone.__name__ not in BACKBONE_REGISTRY:
         BACKBONE_REGISTRY.register(build_swin_fpn_backbone)
 
@@ -141,7 +141,7 @@ def from_torchvision(weights: dict[str, torch.Tensor], model: nn.Module) -> dict
         are where they are no Swin of torchvision's or the model has none.
 
     Raises:
-        ConfigError: They are of another Swin than the model's.
+        ConfigError: They belong to another Swin than the model's.
     """
     backbones = {
         name: module for name, module in model.named_modules() if isinstance(module, SwinBackbone)

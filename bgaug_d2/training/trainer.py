@@ -51,7 +51,7 @@ class BgAugTrainer(DefaultTrainer):
     def __init__(
         self, cfg: CfgNode, experiment: ExperimentConfig, painter: Painting | None = None
     ) -> None:
-        # DefaultTrainer's own, but for device_ids: it cannot wrap a model on the CPU.
+        # As in DefaultTrainer, except for device_ids: it cannot wrap a model on the CPU.
         TrainerBase.__init__(self)
         self.experiment = experiment
         self.painter = painter

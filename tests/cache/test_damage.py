@@ -14,6 +14,7 @@ import pytest
 from bgaug_d2.cache import files as cache_files
 from bgaug_d2.cache import store as cache_module
 from bgaug_d2.cache import upkeep as cache_upkeep
+from bgaug_d2.cache.sidecar_bytes import CorruptEntryError, decode_sidecar
 from bgaug_d2.cache.store import CacheEntry, VariantCache
 from tests.helpers.cache_parts import KEY, OTHER, SIDECAR, entry_of, forge, key, sidecar_file
 
@@ -75,7 +76,7 @@ def test_damaged_picture_goes_to_quarantine_and_others_stay(cache: VariantCache)
 
 
 def test_quarantine_by_two_readers_at_once(cache: VariantCache) -> None:
-    fault = cache_files.CorruptEntryError("not JSON")
+    fault = CorruptEntryError("not JSON")
     cache.put(KEY, b"picture", SIDECAR)
     assert cache_files.quarantine(cache.root, KEY, fault)
     assert cache_files.quarantine(cache.root, KEY, fault)  # the other was faster
@@ -94,7 +95,7 @@ def test_entry_evicted_in_the_middle_of_a_look_up_is_a_plain_miss(
     cache: VariantCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.put(KEY, b"picture", SIDECAR)
-    picture, decode_sidecar = entry_of(cache).path, cache_files.decode_sidecar
+    picture = entry_of(cache).path
 
     def evict(data: bytes, name: str) -> dict[str, Any]:
         sidecar_file(cache).unlink()

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bgaug_d2.cache.files import CorruptEntryError, decode_sidecar, encode_sidecar, sidecar_path
+from bgaug_d2.cache.files import sidecar_path
+from bgaug_d2.cache.sidecar_bytes import CorruptEntryError, decode_sidecar, encode_sidecar
 from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
 from bgaug_d2.painting.sidecar import job_sidecar
 from tests.helpers.factories import make_job

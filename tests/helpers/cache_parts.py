@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bgaug_d2.cache import files as cache_files
+from bgaug_d2.cache.sidecar_bytes import encode_sidecar
 from bgaug_d2.cache.store import CacheEntry, VariantCache
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -38,4 +39,4 @@ def sidecar_file(cache: VariantCache, name: str = KEY) -> Path:
 def forge(cache: VariantCache, **changes: Any) -> None:
     """A sidecar with changed fields and a digest that matches them."""
     content = json.loads(sidecar_file(cache).read_bytes()) | changes
-    sidecar_file(cache).write_bytes(cache_files.encode_sidecar(content))
+    sidecar_file(cache).write_bytes(encode_sidecar(content))

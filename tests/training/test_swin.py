@@ -17,7 +17,7 @@ from bgaug_d2.errors import ConfigError
 from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from bgaug_d2.training.swin import SwinBackbone, add_swin_config, register_swin
-from bgaug_d2.training.trainer import BgAugTrainer
+from bgaug_d2.training.trainer import BgAugTrainer, build_optimizer
 from tests.helpers.tool_runs import experiment_of
 
 SETS = ("swin_train", "swin_test")
@@ -149,7 +149,7 @@ def test_papers_settings(variant: str) -> None:
 
 
 def test_norms_and_position_biases_do_not_decay(detector: torch.nn.Module) -> None:
-    optimizer = BgAugTrainer.build_optimizer(_cfg(), detector)
+    optimizer = build_optimizer(_cfg(), detector, "adamw")
     names = {parameter: name for name, parameter in detector.named_parameters()}
     decay = {
         names[parameter]: group["weight_decay"]
@@ -179,7 +179,7 @@ def _sample() -> dict[str, object]:
 
 def test_it_trains_and_finds() -> None:
     model = BgAugTrainer.build_model(_cfg())
-    optimizer = BgAugTrainer.build_optimizer(_cfg(), model)
+    optimizer = build_optimizer(_cfg(), model, "adamw")
     table = model.get_parameter(f"{BOTTOM_UP}features.1.0.attn.relative_position_bias_table")
     before = table.detach().clone()
     model.train()
