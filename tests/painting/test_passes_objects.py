@@ -67,7 +67,7 @@ def own(item: JobObject) -> np.ndarray:
 
 def with_engine(unet_channels: int) -> Callable[[PaintRequest], np.ndarray]:
     """A real model with random weights."""
-    engine = Engine(tiny_loaded(unet_channels), rows=2)
+    engine = Engine(tiny_loaded(unet_channels), max_batch_rows=2)
 
     def paint(request: PaintRequest) -> np.ndarray:
         engine.submit(request)
