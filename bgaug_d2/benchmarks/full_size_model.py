@@ -21,7 +21,7 @@ NOISE = {
 
 
 def write_full_size_model(folder: Path, unet_channels: int = 4) -> None:
-    """Write a model folder of 2.6 GB, in bfloat16.
+    """Write a model folder of 2.6 GB, in bfloat16; the weights differ each time.
 
     Args:
         folder: Created when missing.

@@ -1,4 +1,4 @@
-"""What a hit costs: the cache, Detectron2's mapper around it, and a cache that grows.
+"""Measures what a hit costs: in the cache, in Detectron2's mapper, and as the cache grows.
 
 What is compared takes turns, and medians are given.
 """
@@ -24,14 +24,14 @@ from bgaug_d2.config.bgaug import PICTURE_FORMATS, BgAugConfig
 from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.data.register import DatasetHandle
 from bgaug_d2.jobs.job import InpaintJob, ModelIdentity, Recipe
-from bgaug_d2.painting.passes import SkipImage, prepare
+from bgaug_d2.painting.prepare import SkipImage, prepare
 from bgaug_d2.painting.sidecar import job_sidecar
 from bgaug_d2.pixels.encode import encode_picture
 from bgaug_d2.pixels.read import read_image
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.sampling.planner import JobPlanner
 
-_LINKS = 30_000  # to one file; file systems allow some more
+_LINKS = 30_000  # to one file; file systems allow at least this many
 _FILLER = b"filler"
 _DIGEST = hashlib.sha256(_FILLER).hexdigest()
 _IDENTITY = ModelIdentity("benchmark", "", "0" * 64, "none")
@@ -45,7 +45,7 @@ def measure_hits(
     Args:
         handle: A data set; its first images that can be painted are taken.
         folder: For caches.
-        images: How many.
+        images: Number of images.
         repeats: Turns.
 
     Returns:
@@ -94,7 +94,7 @@ def measure_scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
 
 
 def _fill(cache: VariantCache, count: int, rng: random.Random) -> None:
-    """Add entries that have files of the right names; nobody looks into them."""
+    """Add entries that have files of the right names; nobody reads their content."""
     for number in range(count):
         key = rng.randbytes(32).hex()
         if number % _LINKS == 0:

@@ -1,8 +1,7 @@
-"""How long training waits for its loader, and how many draws are augmented.
+"""Measures how long training waits for its loader, and how many draws are augmented.
 
 A step of training is a pause of a given length; painting is ``paced_engine`` at a given speed. Each
-draw that is augmented asks for a picture that nobody has asked for before, so the cache stays cold
-unless it is filled beforehand.
+augmented draw asks for a new picture, so the cache stays cold unless look-ahead fills it.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Pace:
         p: Share of draws that are augmented.
         steps: Steps measured, after ``warm_up`` others.
         warm_up: Steps before.
-        look_ahead: Draws looked ahead where that is on.
+        look_ahead: Draws looked ahead in the situations with look-ahead.
         num_workers: Loader processes.
     """
 
@@ -85,8 +84,9 @@ def measure_loader(
     """A line per situation, after one for Detectron2's own mapper.
 
     Returns:
-        Each with its situation, ``images_per_s``, ``stall_share`` (time that training waited, 0..1)
-        and ``augmented_share`` (of the draws that were to be augmented, 0..1).
+        Each line has its situation, ``images_per_s``, ``stall_share`` (the share of time that
+        training waited, 0..1) and ``augmented_share`` (painted draws among those that the policy
+        wanted augmented, 0..1).
     """
     cfg = _cfg(handle, pace)
     plain = baseline_loader(cfg, dataset_dicts=train_dicts(cfg))

@@ -21,10 +21,11 @@ def to_markdown(report: dict[str, Any]) -> str:
     for name, part in parts.items():
         if report.get(name):
             lines += part(report[name])
+    groups = {"training": report.get("training", {}), **report.get("hits", {})}
     medians = [
-        (f"{part}: {name}", f"{value:.4g}")
-        for part in ("training", "cache", "mapper")
-        for name, value in report.get(part, {}).items()
+        (f"{group}: {name}", f"{value:.4g}")
+        for group, values in groups.items()
+        for name, value in values.items()
     ]
     if medians:
         lines += markdown_table(("what", "median"), medians)
@@ -33,10 +34,10 @@ def to_markdown(report: dict[str, Any]) -> str:
 
 def _engine(engine: Mapping[str, Any]) -> list[str]:
     titles = {
-        "stock_per_image": "diffusers, a call per picture",
-        "stock_grouped": "diffusers, grouped by T_hat, batches of "
-        f"{engine['stock_grouped']['batch_size']}",
-        "ours": f"this engine, {engine['shape']['rows']} rows",
+        "diffusers_per_image": "diffusers, a call per picture",
+        "diffusers_grouped": "diffusers, grouped by T_hat, batches of "
+        f"{engine['diffusers_grouped']['batch_size']}",
+        "engine": f"this engine, {engine['size']['max_batch_rows']} rows",
     }
     rates = [
         (
@@ -48,17 +49,17 @@ def _engine(engine: Mapping[str, Any]) -> list[str]:
         )
         for name, title in titles.items()
     ]
-    quick = engine["ours_whole_every_2"]["images_per_s"]
-    rates.append(("this engine, whole UNet at every 2nd step", f"{quick:.3g}", "–", "–", "–"))
+    quick = engine["engine_deepcache"]["images_per_s"]
+    rates.append(("this engine, whole UNet every 2nd step", f"{quick:.3g}", "–", "–", "–"))
     header = ("engine", "images/s", "rows/s", "TFLOP/s", "of the matrix-product rate")
     ladder = [(name, f"{rate:.3g}") for name, rate in engine["ladder"].items()]
     return [
         *markdown_table(header, rates),
-        f"{engine['model']}, {engine['dtype']}, {engine['shape']['resolution']} px, mean T_hat "
-        f"{engine['T_hat']['mean']:.1f} of {engine['shape']['steps']}: "
+        f"{engine['model']}, {engine['dtype']}, {engine['size']['resolution']} px, mean T_hat "
+        f"{engine['T_hat']['mean']:.1f} of {engine['size']['num_inference_steps']}: "
         f"{engine['speedup']['per_image']:.2f} times a call per picture, "
-        f"{engine['speedup']['grouped']:.2f} times grouped, with fewer whole calls "
-        f"{engine['speedup']['whole_every_2']:.2f} times a call per picture; solver's largest "
+        f"{engine['speedup']['grouped']:.2f} times grouped, with DeepCache "
+        f"{engine['speedup']['deepcache']:.2f} times a call per picture; solver's largest "
         "relative error "
         f"{engine['solver_max_rel_error']:.1e}",
         "",

@@ -1,4 +1,4 @@
-"""An engine of a given speed that paints nothing worth seeing: for measuring what is around one."""
+"""A stand-in for the engine, of a given speed: for measuring all that is around an engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PacedEngine(OneByOneEngine):
         self._due = 0.0
 
     def paint(self, request: PaintRequest) -> Picture:
-        """The picture, when it is time."""
+        """The picture, uint8 RGB (S, S, 3), when it is due."""
         # A late answer does not make the next one late as well.
         self._due = max(self._due, time.monotonic() - self._pause_s) + self._pause_s
         time.sleep(max(self._due - time.monotonic(), 0))

@@ -1,4 +1,4 @@
-"""A model with random weights in Stable Diffusion's layout, for tests and for measuring speed.
+"""A small model with random weights in Stable Diffusion's layout, for tests and for timing.
 
 Its pictures are colour noise, yet varied enough to pass the quality check: weights keep the
 variance from layer to layer (diffusers' own initial weights decode to near grey), the last layer of
@@ -121,8 +121,7 @@ def _fill(part: torch.nn.Module, seed: int) -> None:
             fan_in = int(np.prod(parameter.shape[1:]))
             # In float64, so that rounding to float32 hides what differs between CPUs.
             value = generator.standard_normal(tuple(parameter.shape)) / fan_in**0.5
-            # SiLU leaves a positive mean, which would tint everything; centred weights do not see
-            # it.
+            # SiLU leaves a positive mean, which would tint everything; centred weights ignore it.
             value -= value.mean(axis=tuple(range(1, parameter.ndim)), keepdims=True)
         parameter.data.copy_(torch.from_numpy(value))
 

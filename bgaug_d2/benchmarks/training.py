@@ -1,7 +1,7 @@
-"""What augmentation costs an iteration of training: baseline, all hits, and painting on the fly.
+"""Measures what augmentation costs an iteration: baseline, all hits, and painting on the fly.
 
-One detector is trained from three loaders in turn, an iteration each, so that whatever else the
-machine does hits all of them alike.
+One detector is trained from three loaders in turn, an iteration each, so that other work on the
+machine hits all of them alike.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _settings(folder: Path, on_miss: str) -> BgAugConfig:
 
 
 def _fill(augmentation: BackgroundAugmentation, handle: DatasetHandle, cfg: CfgNode) -> None:
-    """A picture for every image; inverted colours will do."""
+    """Put a picture for every image into the cache; inverted colours cost as much to read."""
     planner = augmentation.planner(MetadataCatalog.get(handle.train[0]).thing_classes)
     for each in DatasetCatalog.get(handle.train[0]):
         picture = encode_picture(255 - read_image(each["file_name"]), "png")

@@ -163,10 +163,10 @@ class BgAugConfig:
         check_between("bgaug.variants", self.variants, 1, 10_000)
         check_between("bgaug.alpha", self.alpha, 1, 1000)
         check_between("bgaug.look_ahead", self.look_ahead, 0, 1_000_000)
-        if self.worker.compile and self.recipe.whole_every > 1:
+        if self.worker.compile and self.recipe.deepcache_interval > 1:
             raise ConfigError(
-                f"recipe.whole_every={self.recipe.whole_every} runs parts of the UNet, which "
-                "worker.compile=true compiles as a whole; choose one of the two"
+                f"recipe.deepcache_interval={self.recipe.deepcache_interval} runs parts of the "
+                "UNet, which worker.compile=true compiles as a whole; choose one of the two"
             )
 
     @property

@@ -1,4 +1,4 @@
-"""The engine from plain options: what a painting process calls, by name, with what came as JSON."""
+"""Builds the engine from plain options: a painting process calls it by name, with JSON values."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from bgaug_d2.config.bgaug import CPU_ROWS, GPU_ROWS
 from bgaug_d2.errors import ModelError
 from bgaug_d2.inpaint.denoise.compiled_unet import compiled
 from bgaug_d2.inpaint.engine import Engine
-from bgaug_d2.inpaint.model.load import load_model
+from bgaug_d2.inpaint.model.load import InpaintModel, load_model
 from bgaug_d2.jobs.job import ModelIdentity
 
 logger = logging.getLogger(__name__)
+
+_NEEDED = {"model_path", "identity", "device", "dtype"}
+_OPTIONAL = {"max_batch_rows", "compile", "cuda_graphs", "threads"}
 
 
 def build_engine(options: Mapping[str, Any]) -> Engine:
@@ -23,18 +26,16 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
 
     Args:
         options: ``model_path``; ``identity``, the fields of ``ModelIdentity``; ``device``;
-            ``dtype`` (``float32`` or ``bfloat16``); ``rows`` of a UNet call, 0 or absent for 32 on
-            a GPU and 8 on a CPU; ``compile``, absent or the resolution S of the pictures to compile
-            the UNet for; ``cuda_graphs``, see ``static_unet``; ``threads``, absent to leave torch's
-            number of CPU threads for this process as it is.
+            ``dtype`` (``float32`` or ``bfloat16``); ``max_batch_rows`` of a UNet call, 0 or absent
+            for 32 on a GPU and 8 on a CPU; ``compile``, absent or the resolution S of the pictures
+            to compile the UNet for; ``cuda_graphs``, see ``CompiledUnet``; ``threads``, absent to
+            leave torch's number of CPU threads for this process as it is.
 
     Raises:
         ModelError: An option is missing or unknown, the device is absent, or the model cannot be
             used.
     """
-    needed = {"model_path", "identity", "device", "dtype"}
-    missing = needed - set(options)
-    unknown = set(options) - needed - {"rows", "compile", "cuda_graphs", "threads"}
+    missing, unknown = _NEEDED - set(options), set(options) - _NEEDED - _OPTIONAL
     if missing or unknown:
         raise ModelError(f"engine options: missing {sorted(missing)}, unknown {sorted(unknown)}")
     device = str(options["device"])
@@ -50,16 +51,27 @@ def build_engine(options: Mapping[str, Any]) -> Engine:
     on_gpu = model.device.type == "cuda"
     if on_gpu and model.device.index is not None:  # else pinned memory opens the first GPU as well
         torch.cuda.set_device(model.device)
-    rows = int(options.get("rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS)
-    resolution = int(options.get("compile") or 0)
-    while resolution:
+    max_batch_rows = int(options.get("max_batch_rows") or 0) or (GPU_ROWS if on_gpu else CPU_ROWS)
+    if resolution := int(options.get("compile") or 0):
+        cuda_graphs = bool(options.get("cuda_graphs"))
+        return _compiled_engine(model, max_batch_rows, resolution, cuda_graphs)
+    return Engine(model, max_batch_rows)
+
+
+def _compiled_engine(
+    model: InpaintModel, max_batch_rows: int, resolution: int, cuda_graphs: bool
+) -> Engine:
+    """An engine with a compiled UNet, for as many rows as fit into GPU memory."""
+    while True:
         try:
-            model = compiled(model, rows, resolution, bool(options.get("cuda_graphs")))
-            break
+            model = compiled(model, max_batch_rows, resolution, cuda_graphs)
+            return Engine(model, max_batch_rows)
         except torch.OutOfMemoryError:
-            if rows == 1:
+            if max_batch_rows == 1:
                 raise
+        # Outside of the except block: its traceback would keep the tensors alive.
         torch.cuda.empty_cache()
-        logger.warning("out of GPU memory with %d rows; compiling for %d", rows, rows // 2)
-        rows //= 2
-    return Engine(model, rows)
+        logger.warning(
+            "out of GPU memory with %d rows; compiling for %d", max_batch_rows, max_batch_rows // 2
+        )
+        max_batch_rows //= 2

@@ -1,8 +1,8 @@
 """The engine: continuous batching, where no fault loses a request.
 
 A UNet call has W rows, one per picture and guidance branch. Each picture is at its own step of its
-own schedule; what finishes leaves, and the next call takes new pictures into its place. So calls
-are full whatever T_hat the pictures have and whenever they were asked for.
+own schedule; a finished one leaves, and the next call takes new pictures into its place. So calls
+are full whatever T_hat the pictures have and whenever their requests came.
 """
 
 from __future__ import annotations
@@ -11,76 +11,74 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 import torch
 
 from bgaug_d2.errors import ModelError
-from bgaug_d2.inpaint.check_request import fault_of
+from bgaug_d2.inpaint.check_request import check_request
 from bgaug_d2.inpaint.denoise.dpm_solver import SolverTable, solver_table
-from bgaug_d2.inpaint.denoise.latent_cache import LatentMemory
-from bgaug_d2.inpaint.denoise.trajectory import Walk, begin, is_guided, step
+from bgaug_d2.inpaint.denoise.latent_cache import LatentCache
+from bgaug_d2.inpaint.denoise.trajectory import (
+    Trajectory,
+    denoise_step,
+    first_index,
+    is_guided,
+    start_trajectory,
+)
 from bgaug_d2.inpaint.denoise.unet_calls import predict
-from bgaug_d2.inpaint.denoise.vae import pictures
+from bgaug_d2.inpaint.denoise.vae import decode_to_uint8
 from bgaug_d2.inpaint.meter import Meter
+from bgaug_d2.inpaint.model.device_copy import HostCopy, copy_to_host_async
 from bgaug_d2.inpaint.model.load import InpaintModel
 from bgaug_d2.painting.engine_interface import PaintRequest, PaintResult
 
 logger = logging.getLogger(__name__)
 
 NON_FINITE = "non-finite"
-_TABLES = 64  # schedules kept; a recipe has one
+_MAX_TABLES = 64  # solver tables kept; a recipe has one
 _OUT_OF_MEMORY = "out of GPU memory"
 
-T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class _Copy:
-    """Pictures on their way from the device."""
-
-    walks: Sequence[Walk]
-    images: torch.Tensor  # uint8 (B, S, S, 3), in host memory
-    finite: torch.Tensor  # bool (B,)
-    arrived: torch.cuda.Event | None  # None: they are there
+Result = TypeVar("Result")
 
 
 class Engine:
-    """Paints requests.
+    """Paints requests; a ``painting.engine_interface.PaintEngine``.
 
     One thread calls ``submit``, ``poll`` and ``probe``; any thread may read the counters.
 
     Attributes:
         model: The loaded model.
-        rows: W, the largest number of rows of a UNet call; halves, for good, when GPU memory runs
-            out.
-        progress: Grows with every unit of work: the sign of life for who watches the process.
+        max_batch_rows: W, the largest number of rows of a UNet call. It halves, for good, when GPU
+            memory runs out.
+        progress: Grows with every unit of work: the sign of life for whoever watches the process.
         meter: Throughput, occupancy and latency.
     """
 
-    def __init__(self, model: InpaintModel, rows: int) -> None:
+    def __init__(self, model: InpaintModel, max_batch_rows: int) -> None:
         """Start with an empty queue.
 
         Args:
             model: The loaded model.
-            rows: W, at least 1. A picture whose guidance branches do not fit into a call gets more
-                than one.
+            max_batch_rows: W, at least 1. A picture whose guidance branches do not fit into one
+                call gets two.
 
         Raises:
-            ValueError: ``rows`` is below 1.
+            ValueError: ``max_batch_rows`` is below 1.
         """
-        if rows < 1:
-            raise ValueError(f"rows={rows} must be at least 1")
+        if max_batch_rows < 1:
+            raise ValueError(f"max_batch_rows={max_batch_rows} must be at least 1")
         self.model = model
-        self.rows = rows
+        self.max_batch_rows = max_batch_rows
         self.progress = 0
         self.meter = Meter()
-        self._memory = LatentMemory()
+        self._latents = LatentCache()
         self._tables: dict[tuple[int, str], SolverTable] = {}
+        # A request is in exactly one of these four, so that no fault can lose it.
         self._queue: deque[PaintRequest] = deque()
-        self._walks: list[Walk] = []
-        self._copies: deque[_Copy] = deque()
+        self._trajectories: list[Trajectory] = []
+        self._copies: deque[tuple[PaintRequest, HostCopy]] = deque()
         self._ready: list[PaintResult] = []
         self._pending = 0
 
@@ -93,11 +91,12 @@ class Engine:
         """Queue a request; one that cannot be painted is an error in the next ``poll``."""
         self._pending += 1
         self.meter.submitted(request.request_id)
-        fault = fault_of(self.model, request)
-        if fault is None:
-            self._queue.append(request)
+        try:
+            check_request(self.model, request)
+        except ValueError as error:
+            self._ready.append(PaintResult(request.request_id, None, str(error)))
         else:
-            self._ready.append(PaintResult(request.request_id, None, fault))
+            self._queue.append(request)
 
     def poll(self) -> list[PaintResult]:
         """Do one unit of work: one step of the pictures under way. Empty when idle.
@@ -107,17 +106,17 @@ class Engine:
                 process can paint them.
         """
         try:
-            walks = self._choose()
-            if walks:
-                self._step(walks)
-                self._finish([walk for walk in walks if walk.done])
-            self._collect(wait=not self._walks and not self._queue)
+            chosen = self._choose()
+            if chosen:
+                self._step(chosen)
+                self._finish([each for each in chosen if each.done])
+            self._collect(wait=not self._trajectories and not self._queue)
         except torch.AcceleratorError:
-            unpainted = [*(walk.request for each in self._copies for walk in each.walks)]
-            unpainted += [walk.request for walk in self._walks]
+            unpainted = [request for request, _ in self._copies]
+            unpainted += [each.request for each in self._trajectories]
             self._queue.extendleft(reversed(unpainted))
-            self._walks, self._copies = [], deque()
-            self._memory.clear()
+            self._trajectories, self._copies = [], deque()
+            self._latents.clear()
             raise
         ready, self._ready = self._ready, []
         self._pending -= len(ready)
@@ -140,11 +139,11 @@ class Engine:
         shape = (1, self.model.unet_in_channels, cells, cells)
         with torch.inference_mode():
             inputs = torch.zeros(shape, device=self.model.device, dtype=self.model.dtype)
-            told = torch.full((1,), 500, device=self.model.device)
-            # Not the compiled UNet: it would be compiled anew for so small a picture.
-            plain = replace(self.model, static=None)
-            answer = predict(plain, inputs, told, plain.prompts([""]))
-            finite = bool(torch.isfinite(answer).all())  # waits for the device
+            timesteps = torch.full((1,), 500, device=self.model.device)
+            # Not the compiled UNet: for so small a picture it would have to be compiled again.
+            plain = replace(self.model, compiled_unet=None)
+            prediction = predict(plain, inputs, timesteps, plain.prompts([""]))
+            finite = bool(torch.isfinite(prediction).all())  # waits for the device
         self.progress += 1
         if not finite:
             raise ModelError(
@@ -152,152 +151,137 @@ class Engine:
                 f"{self.model.dtype}; its weights are broken, or it needs inpainter.dtype=float32"
             )
 
-    def _choose(self) -> list[Walk]:
+    def _choose(self) -> list[Trajectory]:
         """The pictures of the next call: the oldest under way, then new ones, W rows in all.
 
         A picture may need one row in some steps and two in others (``guidance_interval``); one that
-        does not fit sits a step out. The squares of a call are of one size: another size waits,
-        and so does all that is behind it, until the call is empty.
+        does not fit sits a step out. All squares of a call have one size. A request of another size
+        waits until the call is empty, and so do all behind it: none is overtaken for good.
         """
-        chosen: list[Walk] = []
-        free = self.rows
-        for walk in self._walks:
-            if not chosen or 1 + walk.guided <= free:
-                chosen.append(walk)
-                free -= 1 + walk.guided
+        chosen: list[Trajectory] = []
+        free = self.max_batch_rows
+        for each in self._trajectories:
+            if not chosen or 1 + each.guided <= free:
+                chosen.append(each)
+                free -= 1 + each.guided
         while self._queue and free > 0:
             request = self._queue[0]
-            need = 1 + is_guided(request, request.num_inference_steps - request.T_hat)
-            if chosen and (need > free or len(request.image) != len(chosen[0].request.image)):
+            needed = 1 + is_guided(request.settings, first_index(request))
+            other_size = chosen and len(request.image) != len(chosen[0].request.image)
+            if chosen and (needed > free or other_size):
                 break
             self._queue.popleft()
-            begun = self._begin(request)
-            if begun is not None:
-                self._walks.append(begun)
-                chosen.append(begun)
-                free -= need
+            started = self._start(request)
+            if started is not None:
+                self._trajectories.append(started)
+                chosen.append(started)
+                free -= needed
         return chosen
 
-    def _begin(self, request: PaintRequest) -> Walk | None:
-        settings = (request.num_inference_steps, request.timestep_spacing)
-        if settings not in self._tables:
-            while len(self._tables) >= _TABLES:
-                del self._tables[next(iter(self._tables))]
-            self._tables[settings] = solver_table(self.model.noise_config, *settings)
-        table = self._tables[settings]
+    def _start(self, request: PaintRequest) -> Trajectory | None:
+        """The trajectory of a request before its first step; None if the request failed."""
+        start = functools.partial(
+            start_trajectory, self.model, request, self._table(request), self._latents
+        )
         try:
-            start = functools.partial(begin, self.model, request, table, self._memory)
-            return self._in_memory(start)
+            return self._retry_with_free_memory(start)
         except torch.AcceleratorError:
             self._queue.appendleft(request)
             raise
         except Exception as error:  # noqa: BLE001 - reported as the request's own result
-            self._fail(request, _told(error))
+            self._fail(request, _error_text(error))
             return None
 
-    def _step(self, walks: Sequence[Walk]) -> None:
+    def _table(self, request: PaintRequest) -> SolverTable:
+        schedule = request.settings.num_inference_steps, request.settings.timestep_spacing
+        if schedule not in self._tables:
+            while len(self._tables) >= _MAX_TABLES:
+                del self._tables[next(iter(self._tables))]  # the oldest
+            self._tables[schedule] = solver_table(self.model.noise_config, *schedule)
+        return self._tables[schedule]
+
+    def _step(self, chosen: Sequence[Trajectory]) -> None:
         """One step of each; after a fault in halves, so that one bad picture fails alone."""
-        groups = deque([walks])
+        groups = deque([chosen])
         while groups:
             group = groups.popleft()
             try:
-                evaluated = step(self.model, group, self.rows)
+                evaluated = denoise_step(self.model, group, self.max_batch_rows)
                 self.progress += 1
-                self.meter.stepped(evaluated, self.rows)
+                self.meter.stepped(evaluated, self.max_batch_rows)
                 continue
             except torch.OutOfMemoryError:
-                fault = _OUT_OF_MEMORY
+                error_text = _OUT_OF_MEMORY
             except torch.AcceleratorError:
                 raise
             except Exception as error:  # noqa: BLE001 - reported as the request's own result
-                fault = _told(error)
+                error_text = _error_text(error)
             # Out of the except blocks: the traceback, and with it the tensors it holds, is gone.
-            needed = sum(1 + walk.guided for walk in group)
-            if fault == _OUT_OF_MEMORY and min(needed, self.rows) > 1:
-                self._shrink(min(needed, self.rows))
+            rows = min(sum(1 + each.guided for each in group), self.max_batch_rows)
+            if error_text == _OUT_OF_MEMORY and rows > 1:
+                self._shrink(rows)
                 groups.appendleft(group)  # in calls of fewer rows
             elif len(group) > 1:
                 middle = (len(group) + 1) // 2
                 groups.extendleft([group[middle:], group[:middle]])
             else:
-                self._walks.remove(group[0])
-                self._fail(group[0].request, fault)
+                self._trajectories.remove(group[0])
+                self._fail(group[0].request, error_text)
 
     def _shrink(self, failed_rows: int) -> None:
         torch.cuda.empty_cache()
-        self.rows = failed_rows // 2
+        self.max_batch_rows = failed_rows // 2
         # Compiling for fewer rows would take a minute, in which this process seems to hang.
-        self.model = replace(self.model, static=None)
+        self.model = replace(self.model, compiled_unet=None)
         logger.warning(
             "out of GPU memory with %d rows; a call has at most %d now, not compiled",
-            *(failed_rows, self.rows),
+            *(failed_rows, self.max_batch_rows),
         )
 
-    def _finish(self, walks: Sequence[Walk]) -> None:
+    def _finish(self, done: Sequence[Trajectory]) -> None:
         """Decode what is done, picture by picture, and send it on its way to host memory."""
-        for walk in walks:
-            self._walks.remove(walk)
-            decode = functools.partial(pictures, self.model, walk.latents[None])
+        for each in done:
+            self._trajectories.remove(each)
+            decode = functools.partial(decode_to_uint8, self.model, each.latents[None])
             try:
-                images, finite = self._in_memory(decode)
-                self._copies.append(_sent([walk], images, finite))
+                copy = copy_to_host_async(*self._retry_with_free_memory(decode))
+                self._copies.append((each.request, copy))
             except torch.AcceleratorError:
-                self._walks.append(walk)
+                self._trajectories.append(each)
                 raise
             except Exception as error:  # noqa: BLE001 - reported as the request's own result
-                self._fail(walk.request, _told(error))
+                self._fail(each.request, _error_text(error))
             self.progress += 1
 
     def _collect(self, wait: bool) -> None:
         """Hand out the pictures that have arrived; ``wait`` for all of them."""
         while self._copies:
-            copy = self._copies[0]
-            if copy.arrived is not None:
-                if wait:
-                    copy.arrived.synchronize()
-                elif not copy.arrived.query():
-                    return
+            request, copy = self._copies[0]
+            if wait:
+                copy.wait()
+            elif not copy.arrived():
+                return
             self._copies.popleft()
-            for walk, image, finite in zip(
-                copy.walks, copy.images.numpy(), copy.finite.tolist(), strict=True
-            ):
-                request_id = walk.request.request_id
-                self._ready.append(
-                    PaintResult(request_id, image, None)
-                    if finite
-                    else PaintResult(request_id, None, NON_FINITE)
-                )
+            images, finite = copy.tensors  # uint8 (1, S, S, 3), bool (1,)
+            image, error_text = (images.numpy()[0], None) if finite else (None, NON_FINITE)
+            self._ready.append(PaintResult(request.request_id, image, error_text))
 
-    def _in_memory(self, work: Callable[[], T]) -> T:
-        """``work``, a second time with all cached memory given back if the first ran out."""
+    def _retry_with_free_memory(self, work: Callable[[], Result]) -> Result:
+        """``work``; if memory runs out, once more with all cached memory given back."""
         try:
             return work()
         except torch.OutOfMemoryError:
-            pass
-        self._memory.clear()
+            pass  # retried outside of the block: the traceback would keep tensors alive
+        self._latents.clear()
         torch.cuda.empty_cache()
         return work()
 
-    def _fail(self, request: PaintRequest, fault: str) -> None:
-        logger.warning("request %s failed: %s", request.request_id, fault)
-        self._ready.append(PaintResult(request.request_id, None, fault))
+    def _fail(self, request: PaintRequest, error_text: str) -> None:
+        logger.warning("request %s failed: %s", request.request_id, error_text)
+        self._ready.append(PaintResult(request.request_id, None, error_text))
 
 
-def _sent(walks: Sequence[Walk], images: torch.Tensor, finite: torch.Tensor) -> _Copy:
-    """Start the way to host memory; on a GPU it goes on beside the next calls."""
-    if images.device.type != "cuda":
-        return _Copy(walks, images, finite, None)
-    there, good = (
-        torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in (images, finite)
-    )
-    there.copy_(images, non_blocking=True)
-    good.copy_(finite, non_blocking=True)
-    arrived = torch.cuda.Event()
-    arrived.record(torch.cuda.current_stream(images.device))
-    return _Copy(walks, there, good, arrived)
-
-
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return f"{_OUT_OF_MEMORY}: {error}"
     return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""What an engine did: rows, pictures, and how long requests took."""
+"""Counts what an engine does: rows, pictures, and how long requests take."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Reading:
 
 
 class Meter:
-    """Told by the engine what it does; any thread may ``read``."""
+    """The engine reports each event; any thread may ``read``."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
         self._submitted: dict[str, float] = {}
         self._latencies: deque[float] = deque(maxlen=_RECENT)
-        self._calls = self._rows = self._room = self._pictures = 0
-        self._busy_s = 0.0  # of earlier busy stretches
+        self._calls = self._rows = self._capacity = self._pictures = 0
+        self._busy_s = 0.0  # time with requests under way, up to ``_busy_since``
         self._busy_since: float | None = None
 
     def submitted(self, request_id: str) -> None:
@@ -54,13 +54,13 @@ class Meter:
                 self._busy_since = now
             self._submitted[request_id] = now
 
-    def stepped(self, rows: int, room: int) -> None:
-        """UNet calls with so many rows in use, each with ``room`` for more rows than that."""
+    def stepped(self, rows: int, max_batch_rows: int) -> None:
+        """UNet calls of at most ``max_batch_rows`` rows have evaluated ``rows`` rows in all."""
         with self._lock:
-            calls = -(-rows // room)
+            calls = -(-rows // max_batch_rows)
             self._calls += calls
             self._rows += rows
-            self._room += calls * room
+            self._capacity += calls * max_batch_rows
 
     def answered(self, request_id: str) -> None:
         """A request's result is handed out."""
@@ -78,11 +78,12 @@ class Meter:
             since = self._busy_since
             busy_s = self._busy_s + (0.0 if since is None else self._clock() - since)
             latencies = sorted(self._latencies)
+            # Rates count busy time only: an idle engine is not a slow one.
             return Reading(
                 calls=self._calls,
                 rows=self._rows,
                 pictures=self._pictures,
-                occupancy=self._rows / self._room if self._room else None,
+                occupancy=self._rows / self._capacity if self._capacity else None,
                 rows_per_s=self._rows / busy_s if busy_s else 0.0,
                 images_per_s=self._pictures / busy_s if busy_s else 0.0,
                 latency_p50_s=_quantile(latencies, 0.5),
@@ -91,5 +92,5 @@ class Meter:
 
 
 def _quantile(ordered: list[float], share: float) -> float | None:
-    """Nearest rank; None of nothing."""
+    """The quantile by nearest rank; None without values."""
     return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None

@@ -28,7 +28,7 @@ Detect = Callable[[Sequence[Picture]], list[Detections]]
 Progress = Callable[["Sequence[Look]"], "Iterable[Look]"]
 
 # Shown of every recipe; others where they differ.
-SHOWN = ("prompt", "erosion_kernel", "steps", "D", "paste_back")
+SHOWN = ("prompt", "erosion_kernel", "step_policy", "D", "paste_back")
 # Share of pixels in which the annotations may differ from the objects that painting protected.
 MAX_DIFFERENCE = 0.01
 

@@ -17,6 +17,9 @@ from bgaug_d2.jobs.digests import digest_json
 
 SCHEMA = 3
 SCHEDULER = "dpmsolver++2m"
+# Names in the key belong to the schema, not to the code: a setting that has another name today
+# keeps the name that it had when schema 3 was made, so that caches from before stay valid.
+NAMES_IN_KEY = {"step_policy": "steps", "deepcache_interval": "whole_every"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Recipe:
         """SHA-256 (64 hex digits) of all that decides pixels."""
         content = asdict(self)
         del content["model"]["license"]
+        settings = content["settings"]
+        content["settings"] = {NAMES_IN_KEY.get(name, name): settings[name] for name in settings}
         return digest_json(content)
 
 

@@ -36,6 +36,6 @@ def adaptive_T_hat(T: int, D: float, ratio: float) -> int:  # noqa: N802 - the p
 
 def T_hat(settings: RecipeConfig, ratio: float) -> int:  # noqa: N802 - the paper's name
     """Steps that a recipe gives an image whose un-eroded background share is ``ratio`` (0..1)."""
-    if settings.steps == "fixed":
+    if settings.step_policy == "fixed":
         return settings.fixed_T_hat or settings.num_inference_steps
     return adaptive_T_hat(settings.num_inference_steps, settings.D, ratio)

@@ -1,32 +1,31 @@
-"""What goes into an engine and what comes out of it: one pass of a picture through the model."""
+"""What goes into an engine and what comes out of it: one pass of a picture through the model.
+
+Shapes: S the side of the square that the model paints, in pixels.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Protocol
 
+from bgaug_d2.config.recipe import DiffusionSettings
 from bgaug_d2.pixels.masks import BoolMask, Picture
 
 
 @dataclass(eq=False)
 class PaintRequest:
-    """What the engine needs for one pass.
+    """One pass of one picture.
 
     Attributes:
         request_id: ``key/pass/attempt``.
         image: uint8 RGB (S, S, 3), the squashed picture.
         painted_mask: bool (S, S), True is painted: the eroded background, or one object.
-        T_hat: Denoising steps, 1..num_inference_steps.
-        seed: Of the noise, in [0, 2**63).
-        prompt, negative_prompt: Texts of the two guidance branches.
-        guidance_scale: 1 means no guidance.
-        guidance_interval: Shares of the full schedule, 0..1, between which guidance is on.
-        solver_order: 1 or 2.
-        whole_every: The whole UNet runs at each so-manieth step, its outer level at the others.
-        num_inference_steps: ``T``, the length of the full schedule.
-        timestep_spacing: ``linspace`` or ``trailing``.
-        touched_cells: Whether a latent cell is painted if any of its pixels is True (an object), or
-            only if all are (the background).
+        T_hat: Denoising steps, 1..settings.num_inference_steps.
+        seed: Seed of the noise, in [0, 2**63).
+        prompt: Text of the conditional guidance branch.
+        settings: The part of the recipe that is the same for all passes.
+        touched_cells: True paints a latent cell if any of its pixels is True in ``painted_mask``
+            (an object); False only if all are (the background).
     """
 
     request_id: str
@@ -35,13 +34,7 @@ class PaintRequest:
     T_hat: int
     seed: int
     prompt: str
-    negative_prompt: str
-    guidance_scale: float
-    guidance_interval: tuple[float, float]
-    solver_order: int
-    whole_every: int
-    num_inference_steps: int
-    timestep_spacing: str
+    settings: DiffusionSettings
     touched_cells: bool = False
 
 
@@ -55,26 +48,34 @@ class PaintResult:
 
 
 class PaintEngine(Protocol):
-    """What paints: ``bgaug_d2.inpaint.engine.Engine``, or a stand-in. One thread uses it.
+    """What paints: ``bgaug_d2.inpaint.engine.Engine``, or a stand-in.
 
-    Any thread reads ``progress``, which grows while it works, and ``rows``.
+    An engine takes any number of requests and answers each exactly once, in any order, with a
+    picture or an error text: a fault of one request must not reach another. ``poll`` does one
+    unit of work, so that its caller can submit more requests between two units. An exception from
+    ``poll`` or ``probe`` means that the process is of no more use. One thread calls ``submit``,
+    ``poll`` and ``probe``; any thread may read the attributes and call ``metrics``.
+
+    Attributes:
+        progress: Grows with every unit of work: the sign of life for whoever watches the process.
+        max_batch_rows: Largest number of rows of a UNet call.
     """
 
     progress: int
-    rows: int
+    max_batch_rows: int
 
     @property
     def pending(self) -> int:
         """Requests submitted whose result ``poll`` has not handed out yet."""
 
     def submit(self, request: PaintRequest) -> None:
-        """Accept a request."""
+        """Queue a request."""
 
     def poll(self) -> list[PaintResult]:
-        """Do one unit of work; an exception means that this process is of no more use."""
+        """Do one unit of work and hand out what is finished; empty when there is nothing."""
 
     def metrics(self) -> dict[str, float | None]:
-        """Numbers about its work, by name; any thread calls it."""
+        """Numbers about the work so far, by name."""
 
     def probe(self) -> None:
-        """Run the model once; an exception means the same."""
+        """Run the model once, to see whether it works."""

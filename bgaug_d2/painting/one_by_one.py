@@ -10,15 +10,15 @@ from bgaug_d2.pixels.masks import Picture
 
 
 class OneByOneEngine(ABC):
-    """The interface of ``engine.Engine`` around ``paint``.
+    """A ``PaintEngine`` around ``paint``.
 
     Attributes:
-        rows: Always 1.
+        max_batch_rows: Always 1.
         progress: Grows with every picture.
     """
 
     def __init__(self) -> None:
-        self.rows = 1
+        self.max_batch_rows = 1
         self.progress = 0
         self._queue: deque[PaintRequest] = deque()
 
@@ -39,6 +39,8 @@ class OneByOneEngine(ABC):
         """Answer the oldest request; empty when idle."""
         if not self._queue:
             return []
+        # The request leaves the queue only once it is painted: if ``paint`` raises, it still counts
+        # as pending.
         request = self._queue[0]
         image = self.paint(request)
         self._queue.popleft()
@@ -50,5 +52,5 @@ class OneByOneEngine(ABC):
         return {"queue": len(self._queue)}
 
     def probe(self) -> None:
-        """There is no device that could be broken."""
+        """Succeed: there is no device that could be broken."""
         self.progress += 1

@@ -15,7 +15,7 @@ def sidecar(prepared: Prepared, finished: Finished, attempt: int, created: str) 
 
     Args:
         prepared: The job before its last pass.
-        finished: The result of that.
+        finished: The result of its last pass.
         attempt: Which seed it had.
         created: Time of painting, ISO 8601, UTC.
     """

@@ -66,8 +66,14 @@ def detector_key(experiment: ExperimentConfig) -> str:
 def paint_key(experiment: ExperimentConfig) -> str:
     """Experiments of one key paint equally fast: same model, same amount of work a picture."""
     recipe = experiment.bgaug.recipe
-    work = [recipe.num_inference_steps, recipe.steps, recipe.D, recipe.resolution, recipe.target]
-    work += [recipe.whole_every]
+    work = [
+        recipe.num_inference_steps,
+        recipe.step_policy,
+        recipe.D,
+        recipe.resolution,
+        recipe.target,
+    ]
+    work += [recipe.deepcache_interval]
     guidance = [recipe.guidance_scale > 1, recipe.guidance_interval]
     return json.dumps([experiment.inpainter.model, experiment.dataset.kind, *work, *guidance])
 

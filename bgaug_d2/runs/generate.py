@@ -32,7 +32,7 @@ from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import AnnotationError, ConfigError, ImageError, PromptError
 from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.jobs.job import ModelIdentity
-from bgaug_d2.painting.passes import SKIP_REASONS
+from bgaug_d2.painting.prepare import SKIP_REASONS
 from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
 from bgaug_d2.sampling.from_cfg import digested, expanded, train_dicts
 from bgaug_d2.sampling.planner import DrawPlan, JobPlanner

@@ -25,7 +25,9 @@ from typing import Any
 from bgaug_d2.cache.store import CacheEntry, VariantCache
 from bgaug_d2.errors import AnnotationError, ImageError
 from bgaug_d2.painting.engine_interface import PaintEngine, PaintRequest, PaintResult
-from bgaug_d2.painting.passes import Prepared, SkipImage, finish, prepare
+from bgaug_d2.painting.finish import finish
+from bgaug_d2.painting.passes import Prepared
+from bgaug_d2.painting.prepare import SkipImage, prepare
 from bgaug_d2.painting.sidecar import job_sidecar, sidecar
 from bgaug_d2.pixels.encode import encode_picture
 from bgaug_d2.worker.counts import Counts
@@ -77,9 +79,9 @@ class PaintLoop:
         return self._engine.progress + self._steps
 
     @property
-    def rows(self) -> int:
+    def max_batch_rows(self) -> int:
         """Rows of a UNet call; the engine lowers them when memory runs out."""
-        return self._engine.rows
+        return self._engine.max_batch_rows
 
     def engine_metrics(self) -> dict[str, float | None]:
         """What the engine tells of its work."""

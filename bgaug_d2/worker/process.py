@@ -74,7 +74,7 @@ def _run(spec: WorkerSpec, parent_pid: int, events: int) -> None:
     threading.Thread(target=_watch, args=(parent_pid, end), name="watch", daemon=True).start()
     cache = VariantCache(spec.cache_dir, spec.cache_max_bytes)
     engine = _build_engine(spec)
-    max_started = spec.max_started or max(_STARTED_PER_ROW * engine.rows, _MIN_STARTED)
+    max_started = spec.max_started or max(_STARTED_PER_ROW * engine.max_batch_rows, _MIN_STARTED)
     table = TaskTable(spec.queue_size, max_started, _MAX_STARTED_BYTES)
     counts = Counts()
     on_painted = functools.partial(_tell, events, PAINTED)

@@ -189,7 +189,7 @@ class JobServer:
             **self._table.sizes(),
             "displaced": self._table.displaced,
             "images_per_second": self._loop.images_per_second(),
-            "rows": self._loop.rows,
+            "max_batch_rows": self._loop.max_batch_rows,
             "engine": self._loop.engine_metrics(),
             "progress": self._loop.progress,
             "uptime_s": time.monotonic() - self._began,

@@ -186,7 +186,7 @@ def _worker_spec(
         "identity": asdict(painting.identity),
         "device": device,
         "dtype": painting.dtype,
-        "rows": settings.worker.rows,
+        "max_batch_rows": settings.worker.rows,
     }
     if settings.worker.compile:
         options["compile"] = settings.recipe.resolution

@@ -17,7 +17,8 @@ from bgaug_d2.cache.export_coco import ExportReport, export_coco
 from bgaug_d2.cache.store import CacheEntry, VariantCache
 from bgaug_d2.errors import ExportError, ImageError
 from bgaug_d2.jobs.job import InpaintJob
-from bgaug_d2.painting import passes
+from bgaug_d2.painting.finish import finish
+from bgaug_d2.painting.prepare import prepare
 from bgaug_d2.painting.sidecar import sidecar
 from bgaug_d2.pixels.encode import encode_picture
 from tests.helpers.factories import make_recipe, noise, objects_of, source_of
@@ -62,8 +63,8 @@ class World:
         recipe = make_recipe(resolution=64, min_background=0, **settings)
         objects = objects_of(self.annotations(image_id), image_id)
         job = InpaintJob(source, objects, recipe.settings.prompt_text, recipe, variant)
-        prepared = passes.prepare(job, self.root)
-        finished = passes.finish(prepared, noise(64, 64, variant))
+        prepared = prepare(job, self.root)
+        finished = finish(prepared, noise(64, 64, variant))
         record = sidecar(prepared, finished, 0, "2026-01-01T00:00:00Z")
         assert self.cache.put(job.key, encode_picture(finished.image, "png"), record)
         return job.key

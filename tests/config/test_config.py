@@ -23,7 +23,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (recipe.RecipeConfig, {"object_prompt": "A {name}"}, "{class_name}"),
     (recipe.RecipeConfig, {"prompt": "poem"}, "recipe.prompt"),
     (recipe.RecipeConfig, {"prompt": "scene"}, "recipe.scenes"),
-    (recipe.RecipeConfig, {"steps": "some"}, "recipe.steps"),
+    (recipe.RecipeConfig, {"step_policy": "some"}, "recipe.step_policy"),
     (recipe.RecipeConfig, {"erosion_resolution": "latent"}, "recipe.erosion_resolution"),
     (recipe.RecipeConfig, {"timestep_spacing": "leading"}, "recipe.timestep_spacing"),
     (recipe.RecipeConfig, {"crowd": "paint"}, "recipe.crowd"),
@@ -122,7 +122,7 @@ def test_the_core_needs_neither_torch_nor_detectron2() -> None:
         "from bgaug_d2.jobs import job, parse, prompts, steps\n"
         "from bgaug_d2.pixels import masks, object_masks, read, rle\n"
         "from bgaug_d2.cache import store\n"
-        "from bgaug_d2.painting import passes\n"
+        "from bgaug_d2.painting import finish, prepare\n"
         "from bgaug_d2.worker import client\n"
         "from bgaug_d2.sampling import mapper, planner, policy\n"
     )

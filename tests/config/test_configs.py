@@ -90,7 +90,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "D25": {"D": 0.25},
     "D50": {},  # the default, named
     "D75": {"D": 0.75},
-    "fixed_steps": {"steps": "fixed"},
+    "fixed_steps": {"step_policy": "fixed"},
     "no_erosion": {"erosion_kernel": 1},
     "k3": {"erosion_kernel": 3},
     "k11": {"erosion_kernel": 11},

@@ -31,12 +31,12 @@ HANG_S = 3600.0
 class FakeEngine:
     """Paints noise.
 
-    Options: ``rows`` (1), ``delay_s`` per batch (0), ``record``, a file that gets the prompts
-    of each batch as a line of JSON, and ``probe``, an order for ``probe``.
+    Options: ``max_batch_rows`` (1), ``delay_s`` per batch (0), ``record``, a file that gets the
+    prompts of each batch as a line of JSON, and ``probe``, an order for ``probe``.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.rows = int(options.get("rows") or 1)
+        self.max_batch_rows = int(options.get("max_batch_rows") or 1)
         self.delay_s = float(options.get("delay_s", 0.0))
         self.record = options.get("record")
         self.probe_order = str(options.get("probe", ""))
@@ -51,7 +51,7 @@ class FakeEngine:
         self.queue.append(request)
 
     def poll(self) -> list[PaintResult]:
-        batch = [self.queue.popleft() for _ in range(min(self.rows, len(self.queue)))]
+        batch = [self.queue.popleft() for _ in range(min(self.max_batch_rows, len(self.queue)))]
         if self.record and batch:
             with open(self.record, "a") as file:
                 file.write(json.dumps([request.prompt for request in batch]) + "\n")

@@ -6,7 +6,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from bgaug_d2.benchmarks.random_model import write_random_model
+from bgaug_d2.config.recipe import DiffusionSettings
 from bgaug_d2.inpaint.denoise.dpm_solver import SolverTable, solver_table
-from bgaug_d2.inpaint.denoise.trajectory import begin, step
-from bgaug_d2.inpaint.denoise.vae import encode_image, pictures
+from bgaug_d2.inpaint.denoise.trajectory import denoise_step, start_trajectory
+from bgaug_d2.inpaint.denoise.vae import decode_to_uint8, encode_image
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.identity import RANDOM_LICENSE
 from bgaug_d2.inpaint.model.load import InpaintModel, load_model
@@ -68,8 +69,21 @@ def make_mask(side: int = 64) -> np.ndarray:
     return painted_mask
 
 
-def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
-    side = fields.pop("side", 64)
+SETTINGS = DiffusionSettings(
+    num_inference_steps=6,
+    timestep_spacing="linspace",
+    solver_order=2,
+    deepcache_interval=1,
+    guidance_scale=7.5,
+    guidance_interval=(0.0, 1.0),
+    negative_prompt="",
+)
+
+
+def make_request(request_id: str = "a/0", side: int = 64, **changes: Any) -> PaintRequest:
+    """A request; ``changes`` are fields of it or of its settings."""
+    names = {each.name for each in fields(DiffusionSettings)} & set(changes)
+    settings = replace(SETTINGS, **{name: changes.pop(name) for name in names})
     defaults: dict[str, Any] = {
         "request_id": request_id,
         "image": make_image(side=side),
@@ -77,41 +91,38 @@ def make_request(request_id: str = "a/0", **fields: Any) -> PaintRequest:
         "T_hat": 4,
         "seed": 1,
         "prompt": "Generate a clean background",
-        "negative_prompt": "",
-        "guidance_scale": 7.5,
-        "guidance_interval": (0.0, 1.0),
-        "solver_order": 2,
-        "whole_every": 1,
-        "num_inference_steps": 6,
-        "timestep_spacing": "linspace",
+        "settings": settings,
     }
-    return PaintRequest(**defaults | fields)
+    return PaintRequest(**defaults | changes)
 
 
 def no_count() -> None:
-    """For calls that want to be told of steps."""
+    """For calls that take a function to call after each step."""
 
 
 def denoise(
     model: InpaintModel, requests: Sequence[PaintRequest], on_step: Callable[[], None] = no_count
 ) -> torch.Tensor:
-    """Clean latents (B, C, h, w) of requests that walk together."""
-    walks = [begin(model, each, table_of(model, each), encode_image) for each in requests]
-    while under_way := [walk for walk in walks if not walk.done]:
-        step(model, under_way)
+    """Clean latents (B, C, h, w) of requests that are denoised together."""
+    trajectories = [
+        start_trajectory(model, each, table_of(model, each), encode_image) for each in requests
+    ]
+    while under_way := [each for each in trajectories if not each.done]:
+        denoise_step(model, under_way)
         on_step()
-    return torch.stack([walk.latents for walk in walks])
+    return torch.stack([each.latents for each in trajectories])
 
 
 def paint(
     model: InpaintModel, requests: Sequence[PaintRequest], on_step: Callable[[], None] = no_count
 ) -> list[np.ndarray | None]:
-    images, finite = pictures(model, denoise(model, requests, on_step))
+    images, finite = decode_to_uint8(model, denoise(model, requests, on_step))
     return [image if good else None for image, good in zip(images.numpy(), finite, strict=True)]
 
 
 def table_of(model: InpaintModel, request: PaintRequest) -> SolverTable:
-    return solver_table(model.noise_config, request.num_inference_steps, request.timestep_spacing)
+    schedule = request.settings.num_inference_steps, request.settings.timestep_spacing
+    return solver_table(model.noise_config, *schedule)
 
 
 def drain(engine: Engine) -> dict[str, PaintResult]:
@@ -123,4 +134,4 @@ def drain(engine: Engine) -> dict[str, PaintResult]:
             results[result.request_id] = result
         if not engine.pending:
             return results
-    raise AssertionError(f"{engine.pending} requests are pending for ever")
+    raise AssertionError(f"{engine.pending} requests stay pending")

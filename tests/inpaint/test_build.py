@@ -18,7 +18,8 @@ from bgaug_d2.inpaint import build
 from bgaug_d2.inpaint.build import build_engine
 from bgaug_d2.inpaint.model.identity import digest_model
 from bgaug_d2.inpaint.model.load import InpaintModel, load_model
-from bgaug_d2.painting.passes import finish, prepare
+from bgaug_d2.painting.finish import finish
+from bgaug_d2.painting.prepare import prepare
 from tests.helpers.factories import make_job, objects_of, source_of, tiny_coco
 from tests.helpers.inpaint_parts import IDENTITY, drain, make_request, tiny_folder
 
@@ -29,14 +30,14 @@ def _options(**changes: Any) -> dict[str, Any]:
         "identity": asdict(IDENTITY),
         "device": "cpu",
         "dtype": "float32",
-        "rows": 2,
+        "max_batch_rows": 2,
     }
     return json.loads(json.dumps(options | changes))
 
 
 def test_engine_from_json_options_paints() -> None:
     engine = build_engine(_options())
-    assert engine.rows == 2
+    assert engine.max_batch_rows == 2
     assert engine.model.identity == IDENTITY
     engine.probe()
     engine.submit(make_request())
@@ -48,7 +49,7 @@ def test_engine_from_json_options_paints() -> None:
 
 @pytest.mark.parametrize("rows", [0, None])
 def test_rows_nought_means_eight_on_a_cpu(rows: int | None) -> None:
-    assert build_engine(_options(rows=rows)).rows == 8
+    assert build_engine(_options(max_batch_rows=rows)).max_batch_rows == 8
 
 
 def test_missing_and_unknown_options_are_named() -> None:
@@ -122,7 +123,7 @@ def test_random_models_tokenizer_keeps_every_character_apart() -> None:
 def test_tiny_pictures_of_photographs_pass_the_quality_check(
     tiny_coco_root: Path, unet_channels: int, resolution: int
 ) -> None:
-    engine = build_engine(_options(model_path=str(tiny_folder(unet_channels)), rows=4))
+    engine = build_engine(_options(model_path=str(tiny_folder(unet_channels)), max_batch_rows=4))
     prepared = {}
     for record, objects, path in islice(tiny_coco(tiny_coco_root), 6):
         job = make_job(
@@ -146,7 +147,7 @@ def test_tiny_pictures_of_photographs_pass_the_quality_check(
 
 
 def _options_to_compile(**changes: Any) -> dict[str, Any]:
-    return _options(rows=8, compile=128, **changes)
+    return _options(max_batch_rows=8, compile=128, **changes)
 
 
 @pytest.mark.parametrize("cuda_graphs", [False, True])
@@ -161,7 +162,7 @@ def test_options_to_compile_reach_the_model(
 
     monkeypatch.setattr(build, "compiled", compiled)
     build_engine(_options_to_compile(cuda_graphs=cuda_graphs))
-    build_engine(_options(rows=8))
+    build_engine(_options(max_batch_rows=8))
     assert asked == [(8, 128, cuda_graphs)]
 
 
@@ -171,11 +172,11 @@ def test_compiling_goes_on_with_fewer_rows_where_memory_is_short(
 ) -> None:
     def compiled(model: InpaintModel, tried: int, *_: Any) -> InpaintModel:
         if tried > fits:
-            raise torch.OutOfMemoryError("no memory for so many rows")
+            raise torch.OutOfMemoryError("no memory for these rows")
         return model
 
     monkeypatch.setattr(build, "compiled", compiled)
-    assert build_engine(_options_to_compile()).rows == rows
+    assert build_engine(_options_to_compile()).max_batch_rows == rows
 
 
 def test_compiling_where_not_one_row_fits_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from bgaug_d2.errors import ModelError
-from bgaug_d2.inpaint.denoise.latent_cache import LatentMemory
-from bgaug_d2.inpaint.denoise.trajectory import begin
+from bgaug_d2.inpaint.denoise.latent_cache import LatentCache
+from bgaug_d2.inpaint.denoise.trajectory import start_trajectory
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.load import InpaintModel
 from tests.helpers.inpaint_parts import (
@@ -37,15 +37,15 @@ def _same(image: np.ndarray | None, other: np.ndarray) -> bool:
 
 
 def test_idle_engine_does_nothing() -> None:
-    engine = Engine(tiny_loaded(), rows=4)
+    engine = Engine(tiny_loaded(), max_batch_rows=4)
     assert engine.poll() == []
     assert engine.pending == 0
     assert engine.progress == 0
 
 
 def test_no_row_is_refused() -> None:
-    with pytest.raises(ValueError, match="rows=0 must be at least 1"):
-        Engine(tiny_loaded(), rows=0)
+    with pytest.raises(ValueError, match="max_batch_rows=0 must be at least 1"):
+        Engine(tiny_loaded(), max_batch_rows=0)
 
 
 def _rows_of_calls(engine: Engine) -> list[int]:
@@ -61,7 +61,7 @@ def _rows_of_calls(engine: Engine) -> list[int]:
 
 
 def test_a_row_that_falls_free_is_taken_by_the_next_picture_at_once() -> None:
-    engine = Engine(tiny_loaded(), rows=6)
+    engine = Engine(tiny_loaded(), max_batch_rows=6)
     calls = _rows_of_calls(engine)
     steps = {"a": 4, "b": 2, "c": 3, "d": 1, "e": 6, "f": 2, "g": 5}
     for name, T_hat in steps.items():
@@ -77,7 +77,7 @@ def test_a_row_that_falls_free_is_taken_by_the_next_picture_at_once() -> None:
 
 
 def test_requests_that_come_later_join_those_under_way() -> None:
-    engine = Engine(tiny_loaded(), rows=4)
+    engine = Engine(tiny_loaded(), max_batch_rows=4)
     calls = _rows_of_calls(engine)
     engine.submit(make_request("a", T_hat=4))
     assert engine.poll() == []
@@ -102,7 +102,7 @@ def test_requests_that_come_later_join_those_under_way() -> None:
 @pytest.mark.parametrize("unet_channels", [4, 9])
 def test_all_settings_may_differ_within_a_call(other: dict[str, Any], unet_channels: int) -> None:
     model = tiny_loaded(unet_channels)
-    engine = Engine(model, rows=4)
+    engine = Engine(model, max_batch_rows=4)
     calls = _rows_of_calls(engine)
     engine.submit(make_request("a"))
     engine.submit(make_request("b", **other))
@@ -113,7 +113,7 @@ def test_all_settings_may_differ_within_a_call(other: dict[str, Any], unet_chann
 
 
 def test_another_size_waits_and_is_painted_right() -> None:
-    engine = Engine(tiny_loaded(), rows=8)
+    engine = Engine(tiny_loaded(), max_batch_rows=8)
     engine.submit(make_request("a"))
     engine.submit(make_request("b", side=128))
     engine.submit(make_request("c"))
@@ -128,7 +128,7 @@ def test_another_size_waits_and_is_painted_right() -> None:
 
 
 def test_outside_its_interval_a_guided_picture_takes_one_row_and_another_the_freed_one() -> None:
-    engine = Engine(tiny_loaded(), rows=2)
+    engine = Engine(tiny_loaded(), max_batch_rows=2)
     calls = _rows_of_calls(engine)
     # Steps 2, 3, 4 and 5 of 6; guidance from a half to five sixths: two rows in steps 3 and 4.
     for name in "ab":
@@ -143,7 +143,7 @@ def test_outside_its_interval_a_guided_picture_takes_one_row_and_another_the_fre
 
 
 def test_a_call_of_one_row_still_paints_with_guidance() -> None:
-    engine = Engine(tiny_loaded(), rows=1)
+    engine = Engine(tiny_loaded(), max_batch_rows=1)
     calls = _rows_of_calls(engine)
     engine.submit(make_request())
     assert _same(drain(engine)["a/0"].image, _alone())
@@ -165,7 +165,7 @@ def test_variants_of_one_image_encode_it_once() -> None:
         def decode(self, *args: Any, **rest: Any) -> Any:
             return model.vae.decode(*args, **rest)
 
-    engine = Engine(replace(model, vae=Vae()), rows=4)
+    engine = Engine(replace(model, vae=Vae()), max_batch_rows=4)
     for number in range(6):
         engine.submit(make_request(f"{number}", seed=number, image=make_image(number % 2)))
     results = drain(engine)
@@ -174,7 +174,7 @@ def test_variants_of_one_image_encode_it_once() -> None:
 
 
 def test_the_meter_tells_rows_occupancy_and_latency() -> None:
-    engine = Engine(tiny_loaded(), rows=4)
+    engine = Engine(tiny_loaded(), max_batch_rows=4)
     for number, T_hat in enumerate((3, 3, 1)):
         engine.submit(make_request(f"{number}", T_hat=T_hat))
     drain(engine)
@@ -186,7 +186,7 @@ def test_the_meter_tells_rows_occupancy_and_latency() -> None:
 
 
 def test_prompts_and_seeds_may_differ_within_a_batch() -> None:
-    engine = Engine(tiny_loaded(), rows=4)
+    engine = Engine(tiny_loaded(), max_batch_rows=4)
     engine.submit(make_request("a", prompt="a forest", negative_prompt="cars", seed=3))
     engine.submit(make_request("b", prompt="a beach", seed=4, image=make_image(5)))
     results = drain(engine)
@@ -220,14 +220,14 @@ def _square(side: int) -> dict[str, Any]:
         ({"guidance_interval": (-0.1, 1.0)}, "guidance_interval=(-0.1, 1.0)"),
         ({"timestep_spacing": "leading"}, "timestep_spacing='leading' is not allowed"),
         ({"solver_order": 3}, "solver_order=3 must be 1 or 2"),
-        ({"whole_every": 0}, "whole_every=0 must be at least 1"),
+        ({"deepcache_interval": 0}, "deepcache_interval=0 must be at least 1"),
         ({"num_inference_steps": 1000}, "num_inference_steps=1000 is too many"),
     ],
 )
 def test_a_request_that_cannot_be_painted_is_an_error_and_harms_nobody(
     fields: dict[str, Any], message: str
 ) -> None:
-    engine = Engine(tiny_loaded(), rows=4)
+    engine = Engine(tiny_loaded(), max_batch_rows=4)
     engine.submit(make_request("bad", **fields))
     engine.submit(make_request("good"))
     assert engine.pending == 2
@@ -242,7 +242,7 @@ def test_broken_weights_give_error_results_and_a_failing_probe() -> None:
     def broken(unet: Any, rows: torch.Tensor, *args: Any, **rest: Any) -> Any:
         return (torch.full_like(rows[:, :4], torch.nan),)
 
-    engine = Engine(with_unet(tiny_loaded(), broken), rows=2)
+    engine = Engine(with_unet(tiny_loaded(), broken), max_batch_rows=2)
     for name in "ab":
         engine.submit(make_request(name))
     results = drain(engine)
@@ -254,14 +254,14 @@ def test_broken_weights_give_error_results_and_a_failing_probe() -> None:
 
 @pytest.mark.parametrize("unet_channels", [4, 9])
 def test_probe_runs_the_unet_once(unet_channels: int) -> None:
-    engine = Engine(tiny_loaded(unet_channels), rows=2)
+    engine = Engine(tiny_loaded(unet_channels), max_batch_rows=2)
     engine.probe()
     assert engine.progress == 1
     assert engine.pending == 0
 
 
 def test_progress_grows_with_every_step() -> None:
-    engine = Engine(tiny_loaded(), rows=2)
+    engine = Engine(tiny_loaded(), max_batch_rows=2)
     seen: list[int] = []
 
     def spy(unet: Any, *args: Any, **rest: Any) -> Any:
@@ -286,24 +286,24 @@ def _out_of_memory_above(limit: int) -> Any:
 
 @pytest.mark.parametrize("rows_that_fit", [1, 2, 4, 6])
 def test_out_of_memory_shrinks_the_calls_and_loses_nothing(rows_that_fit: int) -> None:
-    engine = Engine(with_unet(tiny_loaded(), _out_of_memory_above(rows_that_fit)), rows=8)
+    engine = Engine(with_unet(tiny_loaded(), _out_of_memory_above(rows_that_fit)), max_batch_rows=8)
     for i in range(11):
         engine.submit(make_request(f"{i}", seed=i, T_hat=2))
     results = drain(engine)
     assert sorted(results, key=int) == [str(i) for i in range(11)]
     assert all(result.error is None for result in results.values())
-    assert max(rows_that_fit // 2, 1) <= engine.rows <= rows_that_fit
+    assert max(rows_that_fit // 2, 1) <= engine.max_batch_rows <= rows_that_fit
     for i in (0, 10):
         assert _same(results[str(i)].image, _alone(seed=i, T_hat=2))
 
 
 def test_out_of_memory_with_one_row_is_an_error_of_each_picture() -> None:
-    engine = Engine(with_unet(tiny_loaded(), _out_of_memory_above(0)), rows=4)
+    engine = Engine(with_unet(tiny_loaded(), _out_of_memory_above(0)), max_batch_rows=4)
     for name in "ab":
         engine.submit(make_request(name))
     results = drain(engine)
     assert all("out of GPU memory" in str(results[name].error) for name in "ab")
-    assert engine.rows == 1
+    assert engine.max_batch_rows == 1
 
 
 def test_out_of_memory_while_encoding_is_tried_again_with_memory_given_back() -> None:
@@ -322,13 +322,13 @@ def test_out_of_memory_while_encoding_is_tried_again_with_memory_given_back() ->
         def decode(self, *args: Any, **rest: Any) -> Any:
             return model.vae.decode(*args, **rest)
 
-    engine = Engine(replace(model, vae=Vae()), rows=4)
+    engine = Engine(replace(model, vae=Vae()), max_batch_rows=4)
     for number in range(2):
         engine.submit(make_request(f"{number}", image=make_image(number)))
     results = drain(engine)
     assert _same(results["0"].image, _alone(image=make_image(0)))
     assert "no room" in str(results["1"].error)
-    assert engine.rows == 4
+    assert engine.max_batch_rows == 4
 
 
 @pytest.mark.parametrize("where", ["encode", "unet", "decode"])
@@ -361,14 +361,14 @@ def test_one_request_that_breaks_a_call_fails_alone(where: str) -> None:
         return unet(rows, *args, **rest)
 
     decoded, marked = 0, model.prompts(["the bad one"])[0]
-    engine = Engine(replace(with_unet(model, call), vae=Vae()), rows=8)
+    engine = Engine(replace(with_unet(model, call), vae=Vae()), max_batch_rows=8)
     for i in range(7):
         prompt = "the bad one" if i == bad else "a good one"
         engine.submit(make_request(f"{i}", seed=i, image=make_image(i), prompt=prompt))
     results = drain(engine)
     assert [i for i in range(7) if results[str(i)].error] == [bad]
     assert results[str(bad)].error == "RuntimeError: this picture breaks it"
-    assert engine.rows == 8  # no reason to shrink
+    assert engine.max_batch_rows == 8  # no reason to shrink
     alone = _alone(seed=3, image=make_image(3), prompt="a good one")
     assert _same(results["3"].image, alone)
 
@@ -385,7 +385,7 @@ def test_a_broken_device_comes_through_and_keeps_every_request() -> None:
         broken = int(rows.shape[0]) == 4 and engine.progress >= 3
         return unet(rows, *args, **rest)
 
-    engine = Engine(with_unet(tiny_loaded(), call), rows=8)
+    engine = Engine(with_unet(tiny_loaded(), call), max_batch_rows=8)
     for i in range(4):
         engine.submit(make_request(f"{i}", seed=i))
     with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
@@ -400,7 +400,7 @@ def test_a_broken_device_comes_through_and_keeps_every_request() -> None:
 
 
 def test_counters_can_be_read_while_painting() -> None:
-    engine = Engine(tiny_loaded(), rows=4)
+    engine = Engine(tiny_loaded(), max_batch_rows=4)
     for i in range(4):
         engine.submit(make_request(f"{i}", seed=i, T_hat=6))
     painting = threading.Thread(target=drain, args=[engine])
@@ -417,12 +417,12 @@ def test_counters_can_be_read_while_painting() -> None:
 @pytest.mark.parametrize(("channels", "encoded"), [(4, 1), (9, 2)])
 def test_an_image_is_encoded_once_for_all_its_variants(channels: int, encoded: int) -> None:
     """With 9 channels a second time, without what is painted; starting late both are needed."""
-    memory = LatentMemory()
+    latents = LatentCache()
     model = tiny_loaded(channels)
     for seed in range(3):
         request = make_request("a", seed=seed, T_hat=3)
-        begin(model, request, table_of(model, request), memory)
-    assert (memory.misses, memory.hits) == (encoded, 2 * encoded)
+        start_trajectory(model, request, table_of(model, request), latents)
+    assert (latents.misses, latents.hits) == (encoded, 2 * encoded)
     other = make_request("a", T_hat=3, painted_mask=~make_request("a").painted_mask)
-    begin(model, other, table_of(model, other), memory)
-    assert memory.misses == (encoded if channels == 4 else encoded + 1)
+    start_trajectory(model, other, table_of(model, other), latents)
+    assert latents.misses == (encoded if channels == 4 else encoded + 1)

@@ -46,7 +46,7 @@ def _no_waiting() -> Iterator[None]:
 
 @pytest.mark.parametrize("unet_channels", [4, 9])
 def test_a_picture_is_that_of_a_cpu(unet_channels: int) -> None:
-    engine = Engine(_on_gpu(unet_channels), rows=4)
+    engine = Engine(_on_gpu(unet_channels), max_batch_rows=4)
     for name, T_hat in {"a": 4, "b": 2, "c": 6}.items():
         engine.submit(make_request(name, T_hat=T_hat))
     image = drain(engine)["a"].image
@@ -57,12 +57,15 @@ def test_a_picture_is_that_of_a_cpu(unet_channels: int) -> None:
 
 
 @pytest.mark.parametrize("unet_channels", [4, 9])
-@pytest.mark.parametrize("whole_every", [1, 2])
-def test_the_engine_waits_for_nothing(unet_channels: int, whole_every: int) -> None:
+@pytest.mark.parametrize("deepcache_interval", [1, 2])
+def test_the_engine_waits_for_nothing(unet_channels: int, deepcache_interval: int) -> None:
     """Not for new pictures or prompts, steps or what is finished while others are under way."""
-    engine = Engine(_on_gpu(unet_channels), rows=4)
-    fields: dict[str, Any] = {"whole_every": whole_every, "guidance_interval": (0.4, 0.9)}
-    engine.submit(make_request("warm", **fields))  # pinned memory is had, kernels are loaded
+    engine = Engine(_on_gpu(unet_channels), max_batch_rows=4)
+    fields: dict[str, Any] = {
+        "deepcache_interval": deepcache_interval,
+        "guidance_interval": (0.4, 0.9),
+    }
+    engine.submit(make_request("warm", **fields))  # gets pinned memory, loads kernels
     drain(engine)
     for number, name in enumerate("abcd"):
         image = make_image(number)
@@ -79,7 +82,7 @@ def test_a_compiled_engine_paints_the_same_and_never_recompiles(
     cuda_graphs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counters["inductor"].clear()
-    engine = Engine(compiled(_on_gpu(), 8, 64, cuda_graphs), rows=8)
+    engine = Engine(compiled(_on_gpu(), 8, 64, cuda_graphs), max_batch_rows=8)
     monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
     for _ in range(2):
         engine.submit(make_request("few"))

@@ -14,7 +14,7 @@ class Clock:
         return self.now
 
 
-def test_nothing_is_told_of_nothing() -> None:
+def test_without_requests_there_are_no_numbers() -> None:
     reading = Meter(Clock()).read()
     assert (reading.occupancy, reading.latency_p50_s, reading.latency_p99_s) == (None, None, None)
     assert (reading.rows_per_s, reading.images_per_s) == (0.0, 0.0)

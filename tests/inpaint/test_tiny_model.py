@@ -33,8 +33,8 @@ def test_it_is_part_of_the_package_and_small() -> None:
     sizes = {name: (folder / name).stat().st_size for name in model_files(folder)}
     assert sum(size for name, size in sizes.items() if name.endswith(".safetensors")) < 12_000_000
     card = (folder / "README.md").read_text()
-    for told in ("Data", "Training", "Licence", "Losses", "samples.jpg", "taken for its kind"):
-        assert told in card
+    for part in ("Data", "Training", "Licence", "Losses", "samples.jpg", "taken for its kind"):
+        assert part in card
 
 
 def test_diffusers_own_pipeline_loads_it() -> None:

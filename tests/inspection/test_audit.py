@@ -33,7 +33,8 @@ from bgaug_d2.inspection.faults import (
     hallucinated,
 )
 from bgaug_d2.jobs.parse import objects_from_annotations
-from bgaug_d2.painting.passes import Finished, prepare
+from bgaug_d2.painting.passes import Finished
+from bgaug_d2.painting.prepare import prepare
 from bgaug_d2.painting.sidecar import sidecar
 from bgaug_d2.pixels.encode import encode_picture
 from bgaug_d2.training.detectron2_cfg import to_cfg
@@ -358,7 +359,7 @@ def test_the_table_shows_what_differs(world: World) -> None:
     caches = [cache.root for cache in fill(world)]
     groups = read_entries(caches)
     audits = dict.fromkeys(groups, aggregate(PAIRS))
-    columns = ["prompt", "erosion_kernel", "steps", "D", "paste_back"]
+    columns = ["prompt", "erosion_kernel", "step_policy", "D", "paste_back"]
     assert [list(row) for row, _ in shown(audits)] == [columns] * 3
     assert [row["erosion_kernel"] for row, _ in shown(audits)] == ["1", "3", "7"]
     other = world.cache()

@@ -16,7 +16,8 @@ import pytest
 from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.inspection.gallery import CAPTION, CELL, collect, write_contact_sheet, write_page
 from bgaug_d2.inspection.recipes import target_of
-from bgaug_d2.painting.passes import finish, prepare
+from bgaug_d2.painting.finish import finish
+from bgaug_d2.painting.prepare import prepare
 from bgaug_d2.painting.sidecar import job_sidecar, sidecar
 from bgaug_d2.pixels.encode import encode_picture
 from tests.helpers.factories import make_job, noise, source_of

@@ -46,5 +46,5 @@ def test_arguments_out_of_range(T: int, D: float, ratio: float) -> None:
 
 def test_of_a_recipe() -> None:
     assert T_hat(RecipeConfig(num_inference_steps=20, D=0.25), 0.8) == 16
-    assert T_hat(RecipeConfig(steps="fixed", fixed_T_hat=9), 0.8) == 9
-    assert T_hat(RecipeConfig(steps="fixed"), 0.8) == 25
+    assert T_hat(RecipeConfig(step_policy="fixed", fixed_T_hat=9), 0.8) == 9
+    assert T_hat(RecipeConfig(step_policy="fixed"), 0.8) == 25

@@ -13,7 +13,9 @@ from bgaug_d2.config.recipe import QualityConfig
 from bgaug_d2.errors import AnnotationError, ImageError
 from bgaug_d2.jobs.digests import canonical_json
 from bgaug_d2.jobs.job import InpaintJob
-from bgaug_d2.painting.passes import SKIP_REASONS, Prepared, SkipImage, finish, prepare
+from bgaug_d2.painting.finish import finish
+from bgaug_d2.painting.passes import Prepared
+from bgaug_d2.painting.prepare import SKIP_REASONS, SkipImage, prepare
 from bgaug_d2.painting.quality import REJECT_REASONS
 from bgaug_d2.painting.sidecar import job_sidecar, sidecar
 from bgaug_d2.pixels import masks
@@ -59,9 +61,11 @@ def test_requests(tmp_path: Path) -> None:
     assert first.image.shape == (64, 64, 3)
     assert first.image.dtype == np.uint8
     np.testing.assert_array_equal(first.image, second.image)
-    assert (first.prompt, first.negative_prompt) == ("Generate a clean background", "people")
-    assert (first.guidance_scale, first.num_inference_steps, first.T_hat) == (3.0, 25, ready.T_hat)
-    assert first.timestep_spacing == "linspace"
+    assert (first.prompt, first.T_hat) == ("Generate a clean background", ready.T_hat)
+    assert first.settings == ready.job.recipe.settings.diffusion
+    assert (first.settings.negative_prompt, first.settings.guidance_scale) == ("people", 3.0)
+    assert first.settings.num_inference_steps == 25
+    assert first.settings.timestep_spacing == "linspace"
 
 
 def test_squashing_keeps_places_and_colours(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.jobs.digests import canonical_json
 from bgaug_d2.jobs.job import InpaintJob, JobObject
 from bgaug_d2.painting.engine_interface import PaintRequest
-from bgaug_d2.painting.passes import Finished, Prepared, SkipImage, finish, prepare
+from bgaug_d2.painting.finish import finish
+from bgaug_d2.painting.passes import Finished, Prepared
+from bgaug_d2.painting.prepare import SkipImage, prepare
 from bgaug_d2.painting.sidecar import sidecar
 from bgaug_d2.pixels import masks
 from bgaug_d2.pixels.encode import encode_picture
@@ -38,7 +40,7 @@ def prepared(root: Path, objects: Sequence[JobObject], **settings: Any) -> Prepa
     return prepare(object_job(write_image(root), objects, **settings), root)
 
 
-def walk(
+def paint_all(
     ready: Prepared, paint: Callable[[PaintRequest], np.ndarray]
 ) -> tuple[list[PaintRequest], Prepared, Finished]:
     """All passes: the requests, the job before the last pass and what that gave."""
@@ -65,7 +67,7 @@ def own(item: JobObject) -> np.ndarray:
 
 def with_engine(unet_channels: int) -> Callable[[PaintRequest], np.ndarray]:
     """A real model with random weights."""
-    engine = Engine(tiny_loaded(unet_channels), rows=2)
+    engine = Engine(tiny_loaded(unet_channels), max_batch_rows=2)
 
     def paint(request: PaintRequest) -> np.ndarray:
         engine.submit(request)
@@ -82,7 +84,7 @@ def test_a_real_model_changes_the_objects_and_nothing_else(
 ) -> None:
     objects = (*APART, CROWD, make_object((60, 44, 1, 1)))
     ready = prepared(tmp_path, objects, num_inference_steps=2)
-    requests, last, finished = walk(ready, with_engine(unet_channels))
+    requests, last, finished = paint_all(ready, with_engine(unet_channels))
     assert [each.prompt for each in requests] == ["object 0", "object 1", "object 3"]
     painted = np.any([own(each) for each in (*APART, objects[3])], axis=0) & ~own(CROWD)
     changed = np.any(finished.image != ready.source, axis=2)
@@ -100,7 +102,7 @@ def test_both_targets_paint_the_background_first(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.painted_mask, background.request().painted_mask)
     assert (first.touched_cells, first.prompt) == (False, "Generate a clean background")
     assert first.T_hat == ready.T_hat == 3  # 4 * (1 - 0.5 * ratio)
-    requests, _, finished = walk(ready, with_engine(4))
+    requests, _, finished = paint_all(ready, with_engine(4))
     assert [each.T_hat for each in requests] == [3, 4, 4]
     union = ready.masks.object_mask
     np.testing.assert_array_equal(finished.image[own(CROWD)], ready.source[own(CROWD)])
@@ -111,7 +113,7 @@ def test_both_targets_paint_the_background_first(tmp_path: Path) -> None:
 
 def test_each_pass_paints_on_the_one_before(tmp_path: Path) -> None:
     ready = prepared(tmp_path, APART)
-    (first, second), last, finished = walk(ready, of_colours)
+    (first, second), last, finished = paint_all(ready, of_colours)
     np.testing.assert_array_equal(first.image, ready.request().image)
     assert (first.T_hat, second.T_hat) == (25, 25)
     assert first.touched_cells
@@ -126,10 +128,10 @@ def test_each_pass_paints_on_the_one_before(tmp_path: Path) -> None:
 
 def test_of_two_that_overlap_the_later_has_the_pixels(tmp_path: Path) -> None:
     objects = [make_object((4, 4, 20, 20)), make_object((14, 14, 20, 20))]
-    image = walk(prepared(tmp_path, objects), of_colours)[2].image
+    image = paint_all(prepared(tmp_path, objects), of_colours)[2].image
     assert (image[own(objects[1])] == 1).all()
     assert (image[own(objects[0]) & ~own(objects[1])] == 0).all()
-    image = walk(prepared(tmp_path, objects[::-1]), of_colours)[2].image
+    image = paint_all(prepared(tmp_path, objects[::-1]), of_colours)[2].image
     assert (image[own(objects[0])] == 1).all()
 
 
@@ -143,7 +145,7 @@ def test_an_object_of_one_pixel_is_painted(tmp_path: Path) -> None:
         ready = prepare(job, tmp_path)
         request = ready.request()
         assert masks.touched_latent_mask(request.painted_mask, 8).sum() in (1, 2, 4)
-        image = walk(ready, of_colours)[2].image
+        image = paint_all(ready, of_colours)[2].image
         assert np.argwhere(np.any(image != ready.source, axis=2)).tolist() == [[21, 33]]
 
 
@@ -152,7 +154,7 @@ def test_crowd_regions_stay_and_hide_objects(tmp_path: Path) -> None:
     half = make_object((44, 10, 12, 12))
     ready = prepared(tmp_path, [within, CROWD, half])
     assert ready.passes == (2,)
-    image = walk(ready, lambda request: np.zeros_like(request.image))[2].image
+    image = paint_all(ready, lambda request: np.zeros_like(request.image))[2].image
     np.testing.assert_array_equal(image[own(CROWD)], ready.source[own(CROWD)])
     assert (image[own(half) & ~own(CROWD)] == 0).all()
 
@@ -177,14 +179,14 @@ def test_rules_of_painted_objects(tmp_path: Path) -> None:
 def test_a_flat_object_is_no_fault(tmp_path: Path) -> None:
     """Walked without a refusal above all; the share of changed pixels is recorded all the same."""
     ready = prepared(tmp_path, APART)
-    unchanged = walk(ready, lambda request: request.image)[2]
+    unchanged = paint_all(ready, lambda request: request.image)[2]
     assert 0.0 <= unchanged.qc["object_changed_share"] <= 1.0
-    assert walk(ready, of_colours)[2].qc["object_changed_share"] > 0.9
+    assert paint_all(ready, of_colours)[2].qc["object_changed_share"] > 0.9
 
 
 def test_sixty_objects(tmp_path: Path) -> None:
     objects = [make_object((x, y, 4, 4)) for y in range(0, 48, 8) for x in range(0, 60, 6)]
-    requests, _, finished = walk(prepared(tmp_path, objects), of_colours)
+    requests, _, finished = paint_all(prepared(tmp_path, objects), of_colours)
     assert len({each.request_id for each in requests}) == len(objects) == 60
     for number, item in enumerate(objects):
         assert (finished.image[own(item)] == number).all()
@@ -239,4 +241,4 @@ def test_every_pixel_is_of_the_last_object_that_has_it_or_of_the_source(
     for number, index in enumerate(ready.passes):
         assert index is not None
         expected_image[own(objects[index]) & ~ready.crowd_mask] = number
-    np.testing.assert_array_equal(walk(ready, of_colours)[2].image, expected_image)
+    np.testing.assert_array_equal(paint_all(ready, of_colours)[2].image, expected_image)

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.errors import AnnotationError
 from bgaug_d2.jobs.job import JobObject, Rle
-from bgaug_d2.painting.passes import inpaint_masks
+from bgaug_d2.painting.prepare import eroded_background_mask
 from bgaug_d2.pixels import masks
 from bgaug_d2.pixels.object_masks import MASK_SOURCES, ObjectMasks, object_masks
 from tests.helpers.factories import make_object, noise, objects_of, tiny_coco
@@ -202,7 +202,7 @@ def test_erosion_counts_pixels_of_the_square_or_of_the_image() -> None:
     object_mask[64, 128] = True
     for where, size in (("diffusion", (7, 7)), ("image", (7 / 2, 7 / 4))):
         settings = RecipeConfig(resolution=64, erosion_resolution=where)
-        kept = ~inpaint_masks(object_mask, settings)
+        kept = ~eroded_background_mask(object_mask, settings)
         assert kept.shape == (64, 64)
         rows, columns = kept.any(axis=1).sum(), kept.any(axis=0).sum()
         assert (rows, columns) == tuple(int(np.ceil(side)) for side in size)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from bgaug_d2.config.recipe import RecipeConfig
-from bgaug_d2.painting.passes import inpaint_masks
+from bgaug_d2.painting.prepare import eroded_background_mask
 from bgaug_d2.pixels import masks
 from bgaug_d2.pixels.object_masks import object_masks
 from tests.helpers.factories import make_object
@@ -43,7 +43,7 @@ def test_an_object_of_one_pixel_owns_a_latent_cell(
     object_mask = np.zeros((height, width), dtype=bool)
     object_mask[row, column] = True
     settings = RecipeConfig(resolution=S, erosion_kernel=kernel)
-    kept = ~masks.latent_background_mask(inpaint_masks(object_mask, settings), factor)
+    kept = ~masks.latent_background_mask(eroded_background_mask(object_mask, settings), factor)
     assert kept.shape == (S // factor, S // factor)
     assert kept[row * S // height // factor, column * S // width // factor]
 
@@ -62,7 +62,7 @@ def test_every_object_owns_a_latent_cell(
         own = object_masks([item], height, width, 1).object_mask
         assert own.any()
         assert not (own & ~union).any()
-        background_mask = inpaint_masks(own, RecipeConfig())
+        background_mask = eroded_background_mask(own, RecipeConfig())
         assert not masks.latent_background_mask(background_mask, 8).all()
 
 
@@ -94,9 +94,9 @@ def test_what_is_painted_is_background(object_mask: np.ndarray, S: int, where: s
     """No painted pixel of the square touches an object, and a wider kernel paints less."""
     settings = RecipeConfig(erosion_resolution=where, erosion_kernel=3)
     settings.resolution = S  # smaller than a recipe may have it
-    painted = inpaint_masks(object_mask, settings)
+    painted = eroded_background_mask(object_mask, settings)
     settings.erosion_kernel = 5
-    less = inpaint_masks(object_mask, settings)
+    less = eroded_background_mask(object_mask, settings)
     assert not (painted & masks.square_object_mask(object_mask, S)).any()
     assert not (less & ~painted).any()
 

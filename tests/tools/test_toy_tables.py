@@ -41,7 +41,7 @@ def test_the_ladder_adds_one_part_at_a_time() -> None:
         for cell in ("caption", "clean", "erosion", "adaptive")
     ]
     for before, after, changed in zip(
-        recipes, recipes[1:], ("prompt", "erosion_kernel", "steps"), strict=False
+        recipes, recipes[1:], ("prompt", "erosion_kernel", "step_policy"), strict=False
     ):
         different = [key for key, value in vars(before).items() if value != vars(after)[key]]
         assert different == [changed]

@@ -204,7 +204,7 @@ def test_a_crash_between_passes_costs_the_passes_before_it_only(site: Site) -> N
 def test_batch_mates_of_a_deadly_job_get_their_pictures(site: Site) -> None:
     mates = [site.job() for _ in range(5)]
     deadly = site.job("exit")
-    with site.pool(site.spec(rows=8)) as pool:
+    with site.pool(site.spec(max_batch_rows=8)) as pool:
         client = pool.client()
         client.enqueue(site.job("work 1"))  # meanwhile the others gather to one batch
         wait_until(lambda: len(site.painted()) == 1)
@@ -430,7 +430,7 @@ def chaos(site: Site, seconds: float, deadline_s: float) -> dict[str, int]:
     random.seed(0)
     statuses: dict[str, int] = {}
     prompts = ["noise"] * 60 + ["error", "flat", "exit", "hang", "lose", "raise x"]
-    specs = [site.spec(rows=2, delay_s=0.01) for _ in range(2)]
+    specs = [site.spec(max_batch_rows=2, delay_s=0.01) for _ in range(2)]
     end = time.monotonic() + seconds
 
     def ask(pool: WorkerPool) -> None:

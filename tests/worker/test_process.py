@@ -474,7 +474,7 @@ def test_stats_say_what_goes_on(site: Site, pool: WorkerPool, client: WorkerClie
         client.request(site.job())
     (stats,) = pool.stats()["workers"]
     assert stats["queued"] == stats["started"] == 0
-    assert stats["rows"] == 1
+    assert stats["max_batch_rows"] == 1
     assert stats["engine"] == {"queue": 0}
     assert stats["images_per_second"] > 0
     assert stats["uptime_s"] > 0
@@ -587,7 +587,7 @@ def test_the_real_engine_with_the_tiny_model(
         "identity": dataclasses.asdict(identity),
         "device": "cpu",
         "dtype": "float32",
-        "rows": 4,
+        "max_batch_rows": 4,
     }
     spec = dataclasses.replace(
         site.spec(spec={"recipe_model_sha256": identity.sha256}),

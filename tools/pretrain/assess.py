@@ -1,10 +1,11 @@
-"""How good the tiny model's backgrounds are: three numbers from small classifiers, and a grid.
+"""How good the tiny model's backgrounds are: three numbers from small classifiers.
 
 The classifiers see squares of ``CROP`` pixels. *Recognised*: the share of pictures painted for the
-caption of a kind that a classifier, trained on real backgrounds, takes for that kind. *Told apart*:
-the accuracy of a classifier trained to tell real from painted crops, on crops of pictures that it
-has not seen; 0.5 means that it cannot. *Diversity*: the mean distance between two pictures of one
-prompt in the first classifier's features, as a share of that between two real ones of the kind.
+caption of a kind that a classifier, trained on real backgrounds, takes for that kind.
+*Discriminator accuracy*: how well a classifier trained to separate real from painted crops does so
+on pictures that it has not seen; 0.5 is chance. *Diversity*: the mean distance between two pictures
+of one prompt in the first classifier's features, as a share of that between two real ones of the
+kind.
 """
 
 from __future__ import annotations
@@ -39,22 +40,22 @@ class Assessment:
     Attributes:
         recognised: By kind, 0..1.
         recognised_real: The same for real backgrounds that the classifier has not seen, 0..1.
-        told_apart: Accuracy of telling real from painted, 0..1.
-        told_apart_autoencoder: The same for real pictures that went through the autoencoder.
+        discriminator_accuracy: Accuracy of separating real from painted, 0..1.
+        discriminator_accuracy_autoencoder: The same for real pictures after the autoencoder.
         diversity: By kind; 1 means as varied as real ones.
         count: Painted pictures of each kind.
     """
 
     recognised: dict[str, float]
     recognised_real: float
-    told_apart: float
-    told_apart_autoencoder: float
+    discriminator_accuracy: float
+    discriminator_accuracy_autoencoder: float
     diversity: dict[str, float]
     count: int
 
 
 def paint_backgrounds(
-    engine: Engine, prompts: Sequence[str], size: int, settings: RecipeConfig, seed: int
+    engine: Engine, prompts: Sequence[str], size: int, recipe: RecipeConfig, seed: int
 ) -> Pictures:
     """Backgrounds from pure noise, without any object to go around, uint8 (N, S, S, 3).
 
@@ -62,10 +63,9 @@ def paint_backgrounds(
         engine: Of the model.
         prompts: One a picture.
         size: S, in pixels.
-        settings: Steps, guidance, spacing, order and ``whole_every`` are taken from it.
-        seed: Of the first picture; the others count on.
+        recipe: Its diffusion settings are used.
+        seed: Seed of the first picture; each further picture gets the next number.
     """
-    steps, guidance = settings.num_inference_steps, settings.guidance_scale
     grey = np.full((size, size, 3), 127, np.uint8)
     everything = np.ones((size, size), bool)
     painted: dict[str, Pictures] = {}
@@ -75,16 +75,10 @@ def paint_backgrounds(
                 request_id=str(number),
                 image=grey,
                 painted_mask=everything,
-                T_hat=steps,
+                T_hat=recipe.num_inference_steps,
                 seed=seed + number,
                 prompt=prompt,
-                negative_prompt=settings.negative_prompt,
-                guidance_scale=guidance,
-                guidance_interval=(settings.guidance_interval[0], settings.guidance_interval[1]),
-                solver_order=settings.solver_order,
-                whole_every=settings.whole_every,
-                num_inference_steps=steps,
-                timestep_spacing=settings.timestep_spacing,
+                settings=recipe.diffusion,
             )
         )
     while engine.pending:
@@ -113,6 +107,7 @@ def assess(
     judge = _train_classifier(images[:half], labels[:half], len(kinds), seed)
     correct = (_scores(judge, images[half:]).argmax(1) == labels[half:]).float().mean()
     recognised, diversity = {}, {}
+    all_painted = _tensor(np.concatenate(list(painted.values())))
     for number, kind in enumerate(kinds):
         own = _tensor(painted[kind])
         recognised[kind] = float((_scores(judge, own).argmax(1) == number).float().mean())
@@ -121,14 +116,14 @@ def assess(
     return Assessment(
         recognised=recognised,
         recognised_real=float(correct),
-        told_apart=_told_apart(images, _tensor(np.concatenate(list(painted.values()))), seed),
-        told_apart_autoencoder=_told_apart(images, _tensor(decoded), seed),
+        discriminator_accuracy=_discriminator_accuracy(images, all_painted, seed),
+        discriminator_accuracy_autoencoder=_discriminator_accuracy(images, _tensor(decoded), seed),
         diversity=diversity,
         count=len(painted[kinds[0]]),
     )
 
 
-def _told_apart(real: torch.Tensor, fake: torch.Tensor, seed: int) -> float:
+def _discriminator_accuracy(real: torch.Tensor, fake: torch.Tensor, seed: int) -> float:
     count = min(len(real), len(fake))
     both = []
     for each in (real, fake):
@@ -185,7 +180,7 @@ def _classifier(classes: int) -> torch.nn.Sequential:
 
 @torch.inference_mode()
 def _scores(network: torch.nn.Sequential, images: torch.Tensor) -> torch.Tensor:
-    """Of the four corners' crops, summed, (N, classes)."""
+    """Scores of the four corners' crops, summed, (N, classes)."""
     far = images.shape[-1] - CROP
     corners = [(top, left) for top in (0, far) for left in (0, far)]
     return sum(

@@ -1,8 +1,8 @@
 """Distils the tiny model into one that paints in four steps without guidance.
 
-Interrupted in any way, it goes on where it was when it is started again with the same arguments.
-`tools/benchmark.py profiles --few-steps FOLDER` says how good the result is; a recipe for it has
-`num_inference_steps=4 solver_order=1 guidance_scale=1 timestep_spacing=trailing`.
+After an interruption, the same command goes on where it was.
+`python -m tools.pretrain.profiles --few-steps FOLDER` says how good the result is. A recipe for it
+has `num_inference_steps=4 solver_order=1 guidance_scale=1 timestep_spacing=trailing`.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def new_text_encoder(tokenizer: Any) -> Any:
 def new_tokenizer(texts: Iterable[str], folder: Path) -> Any:
     """A CLIPTokenizer whose byte-pair merges come from texts, written to ``folder``.
 
-    Every byte has a token, so any other text can be told too, in more tokens.
+    Every byte has a token, so any other text can be encoded too, in more tokens.
     """
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()

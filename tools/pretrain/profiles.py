@@ -31,8 +31,8 @@ IDENTITY = ModelIdentity("benchmark", "", "0" * 64, "unknown")
 PROFILES: dict[str, dict[str, Any]] = {
     "20 steps, guidance 3": {},
     "guidance on steps 20 to 80 %": {"guidance_interval": [0.2, 0.8]},
-    "whole UNet at every 2nd step": {"whole_every": 2},
-    "whole UNet at every 3rd step": {"whole_every": 3},
+    "whole UNet every 2nd step": {"deepcache_interval": 2},
+    "whole UNet every 3rd step": {"deepcache_interval": 3},
     "10 steps": {"num_inference_steps": 10},
     "5 steps": {"num_inference_steps": 5},
     "4 steps of first order, no guidance": FEW_STEPS,
@@ -43,7 +43,7 @@ def measure_profiles(
     model: InpaintModel,
     samples: int,
     profiles: Mapping[str, Mapping[str, Any]] = PROFILES,
-    rows: int = CPU_ROWS,
+    max_batch_rows: int = CPU_ROWS,
 ) -> dict[str, dict[str, float]]:
     """Speed and quality of each profile; see ``assess`` for the numbers.
 
@@ -51,24 +51,24 @@ def measure_profiles(
         model: The tiny model.
         samples: Pictures of each kind of background.
         profiles: Name -> changed settings of ``FULL``.
-        rows: Of a UNet call.
+        max_batch_rows: Rows of a UNet call.
 
     Returns:
-        By profile ``images_per_s``, ``recognised``, ``told_apart`` and ``diversity``, means over
-        the kinds.
+        By profile ``images_per_s``, ``recognised``, ``discriminator_accuracy`` and ``diversity``,
+        means over the kinds.
     """
     real = draw_pictures(range(HELD_OUT, HELD_OUT + 4 * len(BACKGROUNDS) * samples, 2), SIZE)
     decoded = through_autoencoder(model, [each.image for each in real])
     found = {}
     for name, changed in profiles.items():
         began = time.perf_counter()
-        painted = _paint(Engine(model, rows), samples, replace(FULL, **changed))
+        painted = _paint(Engine(model, max_batch_rows), samples, replace(FULL, **changed))
         seconds = time.perf_counter() - began
         judged = assess(real, decoded, painted, seed=0)
         found[name] = {
             "images_per_s": samples * len(painted) / seconds,
             "recognised": fmean(judged.recognised.values()),
-            "told_apart": judged.told_apart,
+            "discriminator_accuracy": judged.discriminator_accuracy,
             "diversity": fmean(judged.diversity.values()),
         }
     return found
@@ -88,12 +88,12 @@ def profiles_table(profiles: Mapping[str, Mapping[str, float]]) -> str:
             name,
             f"{each['images_per_s']:.3g}",
             f"{each['recognised']:.2f}",
-            f"{each['told_apart']:.2f}",
+            f"{each['discriminator_accuracy']:.2f}",
             f"{each['diversity']:.2f}",
         )
         for name, each in profiles.items()
     ]
-    header = ("profile", "images/s", "taken for its kind", "told from real", "diversity")
+    header = ("profile", "images/s", "taken for its kind", "real or painted", "diversity")
     return "\n".join(markdown_table(header, rows))
 
 

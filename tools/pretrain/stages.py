@@ -37,7 +37,7 @@ HELD_OUT = 1_000_000  # number of the first picture that no training sees
 
 
 @dataclass(frozen=True)
-class Effort:
+class TrainingSize:
     """How much is trained.
 
     Attributes:
@@ -54,14 +54,14 @@ class Effort:
     seed: int = 0
 
 
-def train_tiny(out: Path, effort: Effort) -> dict[str, torch.nn.Module]:
+def train_tiny(out: Path, size: TrainingSize) -> dict[str, torch.nn.Module]:
     """Train both stages and return ``vae``, ``unet`` and ``text_encoder``.
 
     Args:
         out: Gets checkpoints, logs and the tokenizer; training goes on from what it has.
-        effort: How much.
+        size: How much.
     """
-    pictures = draw_pictures(range(effort.pictures), SIZE, processes=os.cpu_count() or 1)
+    pictures = draw_pictures(range(size.pictures), SIZE, processes=os.cpu_count() or 1)
     logger.info("drew %d pictures", len(pictures))
     images = to_tensor([each.image for each in pictures])
     captions = [each.captions for each in pictures]
@@ -69,14 +69,14 @@ def train_tiny(out: Path, effort: Effort) -> dict[str, torch.nn.Module]:
         (text for each in captions for text in each), out / TOKENIZER
     )
 
-    torch.manual_seed(effort.seed)
+    torch.manual_seed(size.seed)
     vae = networks.new_autoencoder()
     denoiser = Denoiser(networks.new_unet(), networks.new_text_encoder(tokenizer))
     half = images[: len(images) // 2]  # varied enough for its crops
-    train_autoencoder(vae, half, out, effort.vae_steps, effort.seed)
+    train_autoencoder(vae, half, out, size.vae_steps, size.seed)
     latents = encode_images(vae, images)
     logger.info("encoded them")
-    train_denoiser(denoiser, tokenizer, latents, captions, out, effort.unet_steps, effort.seed)
+    train_denoiser(denoiser, tokenizer, latents, captions, out, size.unet_steps, size.seed)
     return {"vae": vae, "unet": denoiser.unet, "text_encoder": denoiser.text_encoder}
 
 
@@ -92,7 +92,7 @@ def describe_tiny(out: Path, model_folder: Path, samples: int, training: Trainin
     """Judge a written model and write its card and ``samples.jpg``."""
     identity = ModelIdentity(TINY, "", digest_model(model_folder), TINY_LICENSE)
     model = load_model(model_folder, "cpu", "float32", identity)
-    engine = Engine(model, rows=8)
+    engine = Engine(model, max_batch_rows=8)
     settings = RecipeConfig(num_inference_steps=20, guidance_scale=GUIDANCE)
     held_out = range(HELD_OUT, HELD_OUT + 4 * len(BACKGROUNDS) * samples, 2)
     real = draw_pictures(held_out, SIZE)

@@ -37,19 +37,19 @@ _LOG_EVERY = 100  # steps
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class PretrainingSize:
     """How much is trained.
 
     Attributes:
-        pictures: Drawn for training; as many as a tenth more for measuring.
-        size: Their side, in pixels.
+        pictures: Drawn for training; a tenth of that number more for measuring.
+        resolution: Their side, in pixels.
         steps: Of 32 pictures each.
         learning_rate: Largest of the one-cycle schedule.
         seed: Of weights and batches.
     """
 
     pictures: int = 20_000
-    size: int = 64
+    resolution: int = 64
     steps: int = 2_000
     learning_rate: float = 3e-3
     seed: int = 0
@@ -65,26 +65,26 @@ def draw_portrait(number: int, size: int) -> tuple[npt.NDArray[np.uint8], int]:
     return np.round(picture).astype(np.uint8), label
 
 
-def pretrain_backbone(cfg: CfgNode, path: Path, effort: Pretraining, processes: int = 1) -> float:
+def pretrain_backbone(cfg: CfgNode, path: Path, size: PretrainingSize, processes: int = 1) -> float:
     """Train the ResNet of a detector's configuration and write it for ``MODEL.WEIGHTS``.
 
     Args:
         cfg: Of an FPN detector; ``MODEL.RESNETS`` and pixel statistics are taken from it.
         path: Written, safetensors in float16; about 3 MB for the toy detector.
-        effort: How much.
+        size: How much.
         processes: That draw side by side.
 
     Returns:
         Accuracy, 0..1, on pictures that were not trained on.
     """
-    held_out = effort.pictures // 10
-    images, labels = _draw(effort.pictures + held_out, effort.size, processes)
+    held_out = size.pictures // 10
+    images, labels = _draw(size.pictures + held_out, size.resolution, processes)
     logger.info("drew %d pictures", len(images))
-    torch.manual_seed(effort.seed)
+    torch.manual_seed(size.seed)
     cfg = cfg.clone()
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
     network = _Classifier(cfg)
-    _train(network, images[held_out:], labels[held_out:], effort)
+    _train(network, images[held_out:], labels[held_out:], size)
     correct = _accuracy(network, images[:held_out], labels[:held_out])
     logger.info("accuracy %.3f on %d pictures not trained on", correct, held_out)
     weights = {
@@ -117,16 +117,16 @@ class _Classifier(torch.nn.Module):
 
 
 def _train(
-    network: _Classifier, images: torch.Tensor, labels: torch.Tensor, effort: Pretraining
+    network: _Classifier, images: torch.Tensor, labels: torch.Tensor, size: PretrainingSize
 ) -> None:
-    rng = torch.Generator().manual_seed(effort.seed)
-    optimizer = torch.optim.AdamW(network.parameters(), effort.learning_rate, weight_decay=0.05)
+    rng = torch.Generator().manual_seed(size.seed)
+    optimizer = torch.optim.AdamW(network.parameters(), size.learning_rate, weight_decay=0.05)
     pace = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, effort.learning_rate, total_steps=effort.steps, pct_start=0.1
+        optimizer, size.learning_rate, total_steps=size.steps, pct_start=0.1
     )
     network.train()
     total = 0.0
-    for step in range(1, effort.steps + 1):
+    for step in range(1, size.steps + 1):
         chosen = torch.randint(len(images), (_BATCH,), generator=rng)
         batch = images[chosen]
         if float(torch.rand((), generator=rng)) < 0.5:
@@ -138,7 +138,7 @@ def _train(
         pace.step()
         total += float(loss.detach())
         if step % _LOG_EVERY == 0:
-            logger.info("step %d of %d, loss %.3f", step, effort.steps, total / _LOG_EVERY)
+            logger.info("step %d of %d, loss %.3f", step, size.steps, total / _LOG_EVERY)
             total = 0.0
 
 

@@ -1,6 +1,6 @@
 """Trains the tiny model that comes with the package, from nothing but this repository.
 
-Interrupted in any way, it goes on where it was when it is started again with the same arguments.
+After an interruption, the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bgaug_d2.inpaint.model.identity import TINY_MODEL
 from bgaug_d2.runs.environment import machine, versions
 from tools.pretrain.card import Training
 from tools.pretrain.loop import set_up
-from tools.pretrain.stages import SIZE, Effort, describe_tiny, train_tiny, write_tiny
+from tools.pretrain.stages import SIZE, TrainingSize, describe_tiny, train_tiny, write_tiny
 
 COMMAND = "python -m tools.pretrain.train_tiny_inpainter"
 
@@ -31,7 +31,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--model", type=Path, default=TINY_MODEL, help="folder to write [the package's own]"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads [all]")
-    for field in fields(Effort):
+    for field in fields(TrainingSize):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=int,
@@ -44,19 +44,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     set_up(arguments.work, arguments.threads)
-    effort = Effort(**{field.name: getattr(arguments, field.name) for field in fields(Effort)})
-    parts = train_tiny(arguments.work, effort)
+    size = TrainingSize(
+        **{each.name: getattr(arguments, each.name) for each in fields(TrainingSize)}
+    )
+    parts = train_tiny(arguments.work, size)
     write_tiny(parts, arguments.work, arguments.model)
     training = Training(
         command=" ".join([COMMAND, *(argv or sys.argv[1:])]),
         machine=f"{machine()}, {torch.get_num_threads()} threads",
-        pictures=effort.pictures,
+        pictures=size.pictures,
         size=SIZE,
-        seed=effort.seed,
+        seed=size.seed,
         commit=str(versions()["git_commit"])[:7],
         date=datetime.date.today().isoformat(),
     )
-    describe_tiny(arguments.work, arguments.model, effort.samples, training)
+    describe_tiny(arguments.work, arguments.model, size.samples, training)
     print(f"The model and its card are in {arguments.model}")
 
 

@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 from omegaconf import OmegaConf
 
 from bgaug_d2.training.detectron2_cfg import TOY_BACKBONE
-from tools.pretrain.toy_backbone import Pretraining, pretrain_backbone
+from tools.pretrain.toy_backbone import PretrainingSize, pretrain_backbone
 
 DETECTOR = Path(__file__).resolve().parents[2] / "configs" / "detector" / "toy_mask_rcnn.yaml"
 
@@ -23,7 +23,7 @@ DETECTOR = Path(__file__).resolve().parents[2] / "configs" / "detector" / "toy_m
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=TOY_BACKBONE, help="[the package's own]")
-    for field in fields(Pretraining):
+    for field in fields(PretrainingSize):
         name, default = field.name.replace("_", "-"), field.default
         parser.add_argument(f"--{name}", type=type(default), default=default, help="[%(default)s]")
     return parser.parse_args(argv)
@@ -32,10 +32,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     arguments = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    effort = Pretraining(
-        **{each.name: getattr(arguments, each.name) for each in fields(Pretraining)}
+    size = PretrainingSize(
+        **{each.name: getattr(arguments, each.name) for each in fields(PretrainingSize)}
     )
-    accuracy = pretrain_backbone(detector_cfg(), arguments.out, effort, os.cpu_count() or 1)
+    accuracy = pretrain_backbone(detector_cfg(), arguments.out, size, os.cpu_count() or 1)
     print(f"{arguments.out}: accuracy {accuracy:.3f} on pictures not trained on")
 
 

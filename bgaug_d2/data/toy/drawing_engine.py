@@ -1,8 +1,8 @@
 """An engine that draws real backgrounds of the toy world: the ceiling for any model.
 
-Chosen with ``inpainter=toy_backgrounds``, for the toy world only. It does not look at the prompt,
-nor at T_hat: the new background has nothing of the old one. It cannot draw objects, so
-``painters`` refuses recipes that want them.
+Chosen with ``inpainter=toy_backgrounds``, for the toy world only. It ignores the prompt and T_hat:
+the new background has nothing of the old one. It cannot draw objects, so ``worker.start`` refuses
+recipes that want them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from bgaug_d2.pixels.masks import Picture
 
 
 class DrawingEngine(OneByOneEngine):
-    """Draws a background of any kind."""
+    """Draws a background of a random kind; the request's seed decides which."""
 
     def paint(self, request: PaintRequest) -> Picture:
-        """The picture with a new background where the mask is True."""
+        """The picture, uint8 RGB (S, S, 3), with a new background where the mask is True."""
         rng = np.random.default_rng(request.seed)
         kind = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
         side = len(request.image)
@@ -31,5 +31,5 @@ class DrawingEngine(OneByOneEngine):
 
 
 def build_drawing_engine(options: Mapping[str, Any]) -> DrawingEngine:
-    """The engine; it has no options of its own, those of a model are left aside."""
+    """The engine; it has no options of its own and ignores those of a model."""
     return DrawingEngine()

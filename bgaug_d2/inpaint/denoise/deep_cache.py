@@ -1,11 +1,11 @@
-"""Outer steps: a UNet's outermost level alone, on inner features of an earlier step.
+"""DeepCache: a step with the outermost level of the UNet only (Ma et al. 2024, arXiv 2312.00858).
 
-From step to step the inner features change little (DeepCache; Ma et al. 2024, arXiv 2312.00858). An
-outer step runs the first down block and the last up block only; what the blocks between would feed
-into the last up block is taken from the last whole step of the picture.
+From step to step, the features deep in the UNet change little. A cached step runs the first down
+block and the last up block; what the blocks between would feed into the last up block is taken from
+the last full step of the picture.
 
-Shapes: R rows; C, h, w of the latents; L, D of a prompt's embedding (see ``painter``); C', h, w of
-the inner features, which enter the last up block at the latents' resolution.
+Shapes as in ``trajectory``; C', h, w of the cached features, which enter the last up block at the
+latents' resolution.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 
-def whole_step(
+def full_step(
     unet: Any, inputs: torch.Tensor, timesteps: torch.Tensor, embeddings: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The UNet's prediction (R, C, h, w), and its inner features (R, C', h, w).
+    """The UNet's prediction (R, C, h, w), and the features to cache (R, C', h, w).
 
     Args:
         unet: diffusers' UNet2DConditionModel, not compiled.
@@ -31,6 +31,7 @@ def whole_step(
     def keep(module: Any, args: Any, named: dict[str, Any]) -> None:
         kept.append(named["hidden_states"])
 
+    # A hook, so that the whole UNet still runs as diffusers wrote it.
     hook = unet.up_blocks[-1].register_forward_pre_hook(keep, with_kwargs=True)
     try:
         prediction = unet(inputs, timesteps, encoder_hidden_states=embeddings, return_dict=False)[0]
@@ -39,35 +40,43 @@ def whole_step(
     return prediction, kept[0]
 
 
-def outer_step(
+def cached_step(
     unet: Any,
     inputs: torch.Tensor,
     timesteps: torch.Tensor,
     embeddings: torch.Tensor,
-    inner: torch.Tensor,
+    cached_features: torch.Tensor,
 ) -> torch.Tensor:
-    """The prediction (R, C, h, w) with inner features (R, C', h, w) of an earlier step.
+    """The prediction (R, C, h, w) with features (R, C', h, w) of an earlier full step.
 
-    With those of the same step it is the whole UNet's prediction.
+    With the features of the same step it equals the whole UNet's prediction.
     """
     # 1. Time, and the first down block, as in UNet2DConditionModel.forward
-    told = unet.time_embedding(unet.get_time_embed(sample=inputs, timestep=timesteps))
+    time_embedding = unet.time_embedding(unet.get_time_embed(sample=inputs, timestep=timesteps))
     if unet.time_embed_act is not None:
-        told = unet.time_embed_act(told)
-    sample = unet.conv_in(inputs)
-    _, skips = _block(unet.down_blocks[0], embeddings, hidden_states=sample, temb=told)
-    # 2. The last up block takes the first of the skip connections
+        time_embedding = unet.time_embed_act(time_embedding)
+    sample = unet.conv_in(inputs)  # (R, C'', h, w)
+    _, skips = _block(unet.down_blocks[0], embeddings, hidden_states=sample, temb=time_embedding)
+
+    # 2. The last up block; it takes the first of the skip connections
     last = unet.up_blocks[-1]
-    skips = (sample, *skips)[: len(last.resnets)]
-    hidden = _block(last, embeddings, hidden_states=inner, temb=told, res_hidden_states_tuple=skips)
+    hidden = _block(
+        last,
+        embeddings,
+        hidden_states=cached_features,
+        temb=time_embedding,
+        res_hidden_states_tuple=(sample, *skips)[: len(last.resnets)],
+    )
+
     # 3. Out
     if unet.conv_norm_out is not None:
         hidden = unet.conv_act(unet.conv_norm_out(hidden))
-    predicted: torch.Tensor = unet.conv_out(hidden)
+    predicted: torch.Tensor = unet.conv_out(hidden)  # (R, C, h, w)
     return predicted
 
 
 def _block(block: Any, embeddings: torch.Tensor, **named: Any) -> Any:
+    # A block without cross-attention does not accept a prompt's embedding.
     if getattr(block, "has_cross_attention", False):
         named["encoder_hidden_states"] = embeddings
     return block(**named)

@@ -1,11 +1,11 @@
-"""DPM-Solver++(2M) as a table of numbers: a step is the same few products for every row.
+"""DPM-Solver++(2M) as a table of coefficients: a step is the same few products for every row.
 
 diffusers' scheduler keeps one step index for a whole batch. Here each row has its own, so pictures
 at different timesteps share a UNet call.
 
 Notation (Lu et al. 2022, arXiv 2211.01095, algorithm 2): x latents, x0 the prediction of the clean
-latents (their x_theta), previous that of the step before. Level i, in 0..T, is the noise level
-before step i; level T is the clean picture. A walk takes the steps T - T_hat .. T - 1.
+latents (their x_theta), previous x0 that of the step before. Level i, in 0..T, is the noise level
+before step i; level T is the clean picture. A trajectory takes the steps T - T_hat .. T - 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 # What the weights were trained with. How a model's own scheduler samples (its spacing, its order,
-# its Karras sigmas) is not taken over: our recipe decides that, and it is in the cache key.
+# its Karras sigmas) is not used: our recipe decides that, and it is in the cache key.
 NOISE_KEYS = (
     "num_train_timesteps",
     "beta_start",
@@ -72,7 +72,7 @@ class SolverTable:
     """All steps of one full schedule.
 
     Attributes:
-        timesteps: What the UNet is told, T integers, falling.
+        timesteps: The UNet's input, T integers, falling.
         alpha, sigma: Noise levels, float64 (T + 1,): ``alpha * clean + sigma * noise`` is level i.
         steps: float32 (T, 7), a row per step, as ``advance`` and ``noised`` take them: x0 from
             latents and from the prediction; next latents from latents, x0 and previous x0; alpha
@@ -137,31 +137,37 @@ def solver_table(
 
 def advance(
     latents: torch.Tensor,
-    previous: torch.Tensor,
+    previous_x0: torch.Tensor,
     prediction: torch.Tensor,
-    steps: torch.Tensor,
+    coefficients: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of every row, each at its own place in its own schedule.
 
     Args:
         latents: float32 (B, C, h, w).
-        previous: x0 of each row's step before, (B, C, h, w); anything finite in its first step.
+        previous_x0: x0 of each row's step before, (B, C, h, w); anything finite in its first step.
         prediction: The UNet's answer (epsilon or v), float32 (B, C, h, w).
-        steps: Each row's line of ``SolverTable.steps`` or ``first_steps``, float32 (B, 7).
+        coefficients: Each row's line of ``SolverTable.steps`` or ``first_steps``, float32 (B, 7).
 
     Returns:
-        The next latents, and x0, which is the next step's ``previous``.
+        The next latents, and x0, which is the next step's ``previous_x0``.
     """
-    x0_latents, x0_prediction, from_latents, from_x0, from_previous = _columns(steps, 0, 5)
+    x0_latents, x0_prediction, from_latents, from_x0, from_previous = _columns(coefficients, 0, 5)
     x0 = x0_latents * latents + x0_prediction * prediction
-    return from_latents * latents + from_x0 * x0 + from_previous * previous, x0
+    return from_latents * latents + from_x0 * x0 + from_previous * previous_x0, x0
 
 
-def noised(original: torch.Tensor, noise: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Clean latents (B, C, h, w) at the noise level after each row's step; ``steps`` as above."""
-    alpha, sigma = _columns(steps, 5, 7)
+def noised(original: torch.Tensor, noise: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """Clean latents (B, C, h, w) at the noise level after each row's step.
+
+    Args:
+        original: The clean latents.
+        noise: Standard normal, (B, C, h, w).
+        coefficients: As in ``advance``.
+    """
+    alpha, sigma = _columns(coefficients, 5, 7)
     return alpha * original + sigma * noise
 
 
-def _columns(steps: torch.Tensor, first: int, end: int) -> list[torch.Tensor]:
-    return [steps[:, i, None, None, None] for i in range(first, end)]
+def _columns(coefficients: torch.Tensor, first: int, end: int) -> list[torch.Tensor]:
+    return [coefficients[:, i, None, None, None] for i in range(first, end)]  # (B, 1, 1, 1) each

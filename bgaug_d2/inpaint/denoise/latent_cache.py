@@ -12,11 +12,11 @@ from bgaug_d2.inpaint.model.load import InpaintModel
 from bgaug_d2.pixels.masks import BoolMask, Picture
 
 
-class LatentMemory:
-    """Encodes pictures and remembers the last ones, by their pixels and what of them is blanked.
+class LatentCache:
+    """Encodes pictures and keeps the last ones, by their pixels and their blanked cells.
 
     Attributes:
-        hits, misses: Pictures that were remembered, and that were encoded.
+        hits, misses: Pictures that were in the cache, and that had to be encoded.
     """
 
     def __init__(self, capacity: int = 256) -> None:
@@ -28,7 +28,7 @@ class LatentMemory:
     def __call__(
         self, model: InpaintModel, image: Picture, blanked: BoolMask | None
     ) -> torch.Tensor:
-        """As ``autoencoder.encode_image``."""
+        """As ``vae.encode_image``: float32 (1, C, h, w)."""
         content = hashlib.blake2b(image.tobytes(), digest_size=16)
         if blanked is not None:
             content.update(blanked.tobytes())
@@ -39,10 +39,10 @@ class LatentMemory:
             self.misses += 1
             self._known[digest] = encode_image(model, image, blanked)
             if len(self._known) > self._capacity:
-                self._known.popitem(last=False)
+                self._known.popitem(last=False)  # the one that was not used for longest
         self._known.move_to_end(digest)
         return self._known[digest]
 
     def clear(self) -> None:
-        """Forget all pictures."""
+        """Drop all pictures."""
         self._known.clear()

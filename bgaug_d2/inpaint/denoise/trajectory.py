@@ -1,9 +1,18 @@
-"""A picture's walk from noise to picture; walks share UNet calls, whatever step each is at.
+"""A picture's trajectory from noise to clean latents; trajectories share UNet calls.
 
-Shapes: B pictures of one UNet call; R its rows, one per picture and guidance branch; S side of the
-square in pixels; C latent channels; h = w = S / f with f = ``vae_factor``; L, D length and width
-of a prompt's embedding. Latents are float32 between two steps whatever the model's dtype: the
-solver's differences are small against its terms.
+Shapes, in all of ``denoise``:
+    B        pictures of one step
+    R        rows of a UNet call, one per picture and guidance branch
+    W        the largest number of rows of a UNet call
+    T        steps of the full schedule; T_hat, those that a picture takes
+    S        side of the square that is painted, in pixels
+    f        ``vae_factor``, pixels per latent cell and axis
+    h, w     the latent grid, both S / f
+    C        latent channels
+    L, D     length and width of a prompt's embedding
+    C'       channels of the features that DeepCache keeps, see ``deep_cache``
+Latents are float32 between two steps whatever the model's dtype: the solver's differences are small
+against its terms.
 
 Where this differs from diffusers' StableDiffusionInpaintPipeline on purpose (everything else is
 tested to agree with it):
@@ -11,7 +20,7 @@ tested to agree with it):
 - Originals are encoded to the posterior's mean, not to a sample of it: a retry changes only the
   noise.
 - A latent cell is painted only if all its pixels are background (or, where an object is painted, if
-  any is the object's); the pipeline samples one pixel a cell, so small objects can vanish. The
+  any is the object's). The pipeline samples one pixel a cell, so small objects can vanish. The
   9-channel UNet's masked image is blanked by the same cells, so that its two mask inputs agree.
 - Noise comes from one CPU generator per request, so a picture depends neither on its batch nor on
   the device.
@@ -26,34 +35,35 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bgaug_d2.config.recipe import DiffusionSettings
 from bgaug_d2.inpaint.denoise.dpm_solver import SolverTable, advance, noised
-from bgaug_d2.inpaint.denoise.unet_calls import predict, predict_in_parts
-from bgaug_d2.inpaint.model.device_copy import to_device
+from bgaug_d2.inpaint.denoise.unet_calls import predict, predict_with_cache
+from bgaug_d2.inpaint.model.device_copy import copy_to_device_async
 from bgaug_d2.inpaint.model.load import InpaintModel
 from bgaug_d2.painting.engine_interface import PaintRequest
 from bgaug_d2.pixels.masks import BoolMask, Picture, latent_background_mask, touched_latent_mask
 
-# Gives the encoded (1, C, h, w) of a picture, cells blanked where there are some: ``encode_image``,
-# or what remembers it.
+# Gives the encoded (1, C, h, w) of a picture; cells that are True in the mask are blanked before:
+# ``vae.encode_image`` or a ``LatentCache``.
 Encoder = Callable[[InpaintModel, Picture, BoolMask | None], torch.Tensor]
 
 
 @dataclass(eq=False)
-class Walk:
-    """One picture on its way.
+class Trajectory:
+    """One picture while it is denoised.
 
     Attributes:
-        request: What was asked for.
-        table: The solver's, of the request's full schedule.
+        request: The request.
+        table: The solver's, for the request's full schedule.
         embeddings: Of the prompt and, with guidance, of the negative prompt, each (L, D).
         painted: bool (1, h, w), True on the cells that are painted.
         original: Encoded original, (C, h, w); None for a 9-channel UNet.
-        extra: Further input channels of a 9-channel UNet, (C + 1, h, w), or None.
-        noise: Standard normal, (C, h, w), fixed for the whole walk.
-        latents, previous: State of the solver, (C, h, w).
-        taken: Steps taken.
-        inner: Of each guidance branch the inner features of the last whole step, (C', h, w), see
-            ``reuse``; None before the first, and always where every step is whole.
+        inpaint_channels: Further input channels of a 9-channel UNet, (C + 1, h, w), or None.
+        noise: Standard normal, (C, h, w), fixed for the whole trajectory.
+        latents, previous_x0: State of the solver, (C, h, w).
+        steps_taken: Number of steps done.
+        cached_features: For each guidance branch, the features of its last full step, (C', h, w);
+            None before the first, and always where every step is full.
     """
 
     request: PaintRequest
@@ -61,51 +71,69 @@ class Walk:
     embeddings: list[torch.Tensor]
     painted: torch.Tensor
     original: torch.Tensor | None
-    extra: torch.Tensor | None
+    inpaint_channels: torch.Tensor | None
     noise: torch.Tensor
     latents: torch.Tensor
-    previous: torch.Tensor
-    taken: int = 0
-    inner: list[torch.Tensor | None] = field(default_factory=lambda: [None, None])
+    previous_x0: torch.Tensor
+    steps_taken: int = 0
+    cached_features: list[torch.Tensor | None] = field(default_factory=lambda: [None, None])
+
+    @property
+    def settings(self) -> DiffusionSettings:
+        """The request's settings."""
+        return self.request.settings
 
     @property
     def index(self) -> int:
         """The next step of the full schedule, T - T_hat..T - 1."""
-        return self.request.num_inference_steps - self.request.T_hat + self.taken
+        return first_index(self.request) + self.steps_taken
 
     @property
     def done(self) -> bool:
         """Whether the latents are clean."""
-        return self.taken == self.request.T_hat
+        return self.steps_taken == self.request.T_hat
 
     @property
-    def line(self) -> npt.NDArray[np.float32]:
-        """The solver's numbers of the next step, (7,); a first step has no step before it."""
-        second = self.taken and self.request.solver_order == 2
-        return (self.table.steps if second else self.table.first_steps)[self.index]
+    def timestep(self) -> int:
+        """The next step's timestep of the training schedule."""
+        return self.table.timesteps[self.index]
 
-    def is_whole(self, branch: int) -> bool:
-        """Whether the next step of a guidance branch needs the whole UNet, see ``reuse``."""
-        return self.inner[branch] is None or self.taken % self.request.whole_every == 0
+    @property
+    def coefficients(self) -> npt.NDArray[np.float32]:
+        """The solver's coefficients of the next step, (7,); a first step has none before it."""
+        second_order = self.steps_taken and self.settings.solver_order == 2
+        return (self.table.steps if second_order else self.table.first_steps)[self.index]
+
+    def needs_full_step(self, branch: int) -> bool:
+        """Whether the next step of a guidance branch needs the whole UNet, see ``deep_cache``."""
+        due = self.steps_taken % self.settings.deepcache_interval == 0
+        return due or self.cached_features[branch] is None
 
     @property
     def guided(self) -> bool:
         """Whether the next step has two guidance branches."""
-        return is_guided(self.request, self.index)
+        return is_guided(self.settings, self.index)
 
 
-def is_guided(request: PaintRequest, index: int) -> bool:
+def first_index(request: PaintRequest) -> int:
+    """The step of the full schedule that a request begins with, T - T_hat."""
+    return request.settings.num_inference_steps - request.T_hat
+
+
+def is_guided(settings: DiffusionSettings, index: int) -> bool:
     """Whether step ``index`` of the full schedule has two guidance branches."""
-    first, end = request.guidance_interval
-    return request.guidance_scale > 1 and first <= index / request.num_inference_steps < end
+    first, end = settings.guidance_interval
+    return settings.guidance_scale > 1 and first <= index / settings.num_inference_steps < end
 
 
 @torch.inference_mode()
-def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encoder: Encoder) -> Walk:
-    """A walk before its first step.
+def start_trajectory(
+    model: InpaintModel, request: PaintRequest, table: SolverTable, encoder: Encoder
+) -> Trajectory:
+    """A trajectory before its first step.
 
-    Starting at T, nothing of the original is mixed in, not even where latents are kept: so do the
-    paper and diffusers' pipeline. From the first step on kept latents follow the noised original.
+    If T_hat is T, the latents are pure noise, also where they are kept: so do the paper and
+    diffusers' pipeline. From the first step on, kept latents follow the noised original.
 
     Args:
         model: A loaded model.
@@ -113,107 +141,152 @@ def begin(model: InpaintModel, request: PaintRequest, table: SolverTable, encode
         table: Of the request's schedule.
         encoder: Encodes the original.
     """
-    start = request.num_inference_steps - request.T_hat
+    # 1. Noise, and which latent cells are painted
+    start = first_index(request)
     cells = request.image.shape[0] // model.vae_factor
-    noise = to_device(_noise(request.seed, (model.latent_channels, cells, cells)), model.device)
+    noise = _noise(request.seed, (model.latent_channels, cells, cells))  # (C, h, w)
+    noise = copy_to_device_async(noise, model.device)
     latent_mask = touched_latent_mask if request.touched_cells else latent_background_mask
-    mask = latent_mask(request.painted_mask, model.vae_factor)
-    painted = to_device(torch.from_numpy(mask)[None], model.device)
+    mask = latent_mask(request.painted_mask, model.vae_factor)  # (h, w)
+    painted = copy_to_device_async(torch.from_numpy(mask)[None], model.device)  # (1, h, w)
+
+    # 2. What the model gets to see of the original: only what it needs is encoded
     blends = model.unet_in_channels == model.latent_channels
-    original = encoder(model, request.image, None)[0] if blends or start else None
-    extra = None
+    original = encoder(model, request.image, None)[0] if blends or start else None  # (C, h, w)
+    inpaint_channels = None
     if not blends:  # mask, and the picture with mid-grey where it is painted
-        extra = torch.cat([painted.float(), encoder(model, request.image, mask)[0]])
+        masked_image = encoder(model, request.image, mask)[0]
+        inpaint_channels = torch.cat([painted.float(), masked_image])  # (C + 1, h, w)
+
+    # 3. The first latents: the original at the noise level of the first step
     latents = noise
     if original is not None and start:
         latents = float(table.alpha[start]) * original + float(table.sigma[start]) * noise
     texts = [request.prompt]
-    if request.guidance_scale > 1:
-        texts.append(request.negative_prompt)
-    return Walk(
+    if request.settings.guidance_scale > 1:
+        texts.append(request.settings.negative_prompt)
+    return Trajectory(
         request=request,
         table=table,
         embeddings=list(model.prompts(texts)),
         painted=painted,
         original=original if blends else None,
-        extra=extra,
+        inpaint_channels=inpaint_channels,
         noise=noise,
         latents=latents,
-        previous=latents,
+        previous_x0=latents,
     )
 
 
 @torch.inference_mode()
-def step(model: InpaintModel, walks: Sequence[Walk], rows: int = 0) -> int:
-    """One step of each walk: UNet, classifier-free guidance, solver, blending of eq. 2.
+def denoise_step(
+    model: InpaintModel, trajectories: Sequence[Trajectory], max_batch_rows: int = 0
+) -> int:
+    """One step of each trajectory: UNet, classifier-free guidance, solver, blending of eq. 2.
 
-    Nothing is changed when it fails.
+    If it fails, nothing has changed.
 
     Args:
         model: A loaded model.
-        walks: Not done, of one size; each at its own step of its own schedule.
-        rows: W, rows of a UNet call; 0 takes all in one.
+        trajectories: Not done, of one size; each at its own step of its own schedule.
+        max_batch_rows: W; 0 takes all rows in one call.
 
     Returns:
         R, rows evaluated, without padding.
     """
-    # 1. Rows: the conditional branch of all, then the unconditional one of those that are guided
-    guided = [number for number, walk in enumerate(walks) if walk.guided]
-    latents = torch.stack([walk.latents for walk in walks])  # (B, C, h, w)
-    inputs = latents
-    if walks[0].extra is not None:
-        inputs = torch.cat([latents, _stack(walk.extra for walk in walks)], dim=1)
-    pairs = to_device(torch.tensor(guided, dtype=torch.int64), model.device)
-    inputs = torch.cat([inputs, inputs[pairs]]).to(model.dtype)  # (R, C or 2 C + 1, h, w)
-    embeddings = torch.stack(
-        [walk.embeddings[0] for walk in walks] + [walks[i].embeddings[1] for i in guided]
-    )
-    told = [walk.table.timesteps[walk.index] for walk in walks]
-    timesteps = to_device(torch.tensor(told + [told[i] for i in guided]), model.device)
+    latents = torch.stack([each.latents for each in trajectories])  # (B, C, h, w)
+    guided = [number for number, each in enumerate(trajectories) if each.guided]
+    # Rows: the conditional branch of all, then the unconditional one of those that are guided.
+    branches = [(each, 0) for each in trajectories] + [(trajectories[i], 1) for i in guided]
+    pairs = copy_to_device_async(torch.tensor(guided, dtype=torch.int64), model.device)
+    prediction, features = _predict_rows(model, latents, pairs, branches, max_batch_rows)
+    scales = [trajectories[i].settings.guidance_scale for i in guided]
+    prediction = _guide(prediction, len(latents), pairs, scales)  # (B, C, h, w)
 
-    # 2. The UNet, and guidance
-    branches = [(walk, 0) for walk in walks] + [(walks[i], 1) for i in guided]
-    if all(walk.request.whole_every == 1 for walk in walks):
-        prediction = predict(model, inputs, timesteps, embeddings, rows)  # (R, C, h, w)
-        inner: list[torch.Tensor] = []
-    else:
-        known = [walk.inner[branch] for walk, branch in branches]
-        whole = [row for row, (walk, branch) in enumerate(branches) if walk.is_whole(branch)]
-        prediction, inner = predict_in_parts(
-            model, inputs, timesteps, embeddings, known, whole, rows
-        )
-    prediction, unconditional = prediction[: len(walks)], prediction[len(walks) :]
-    if guided:
-        scales = [walks[i].request.guidance_scale for i in guided]
-        scale = to_device(torch.tensor(scales), model.device)[:, None, None, None]
-        conditional = prediction[pairs]
-        prediction = prediction.index_copy(
-            0, pairs, unconditional + scale * (conditional - unconditional)
-        )
-
-    # 3. The solver; a 4-channel UNet does not know the mask, so kept latents are put back (eq. 2)
-    lines = torch.from_numpy(np.stack([walk.line for walk in walks]))
-    steps = to_device(lines, model.device)  # (B, 7)
-    previous = torch.stack([walk.previous for walk in walks])
-    latents, x0 = advance(latents, previous, prediction, steps)
-    if walks[0].original is not None:
+    coefficients = torch.from_numpy(np.stack([each.coefficients for each in trajectories]))
+    coefficients = copy_to_device_async(coefficients, model.device)  # (B, 7)
+    previous_x0 = torch.stack([each.previous_x0 for each in trajectories])
+    latents, x0 = advance(latents, previous_x0, prediction, coefficients)  # (B, C, h, w) each
+    # A 4-channel UNet does not know the mask, so kept latents are put back (eq. 2).
+    if trajectories[0].original is not None:
         kept = noised(
-            _stack(walk.original for walk in walks),
-            torch.stack([walk.noise for walk in walks]),
-            steps,
+            _stack(each.original for each in trajectories),
+            torch.stack([each.noise for each in trajectories]),
+            coefficients,
         )
-        latents = torch.where(torch.stack([walk.painted for walk in walks]), latents, kept)
-    for walk, after, clean in zip(walks, latents, x0, strict=True):
-        walk.latents, walk.previous, walk.taken = after, clean, walk.taken + 1
-    for (walk, branch), features in zip(branches, inner, strict=False):
-        walk.inner[branch] = features
-    return len(inputs)
+        latents = torch.where(torch.stack([each.painted for each in trajectories]), latents, kept)
+
+    # Only now, when nothing can fail any more, does the state change.
+    for each, next_latents, next_x0 in zip(trajectories, latents, x0, strict=True):
+        each.latents, each.previous_x0 = next_latents, next_x0
+        each.steps_taken += 1
+    for (each, branch), own in zip(branches, features, strict=False):
+        each.cached_features[branch] = own
+    return len(branches)
+
+
+def _predict_rows(
+    model: InpaintModel,
+    latents: torch.Tensor,
+    pairs: torch.Tensor,
+    branches: Sequence[tuple[Trajectory, int]],
+    max_batch_rows: int,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The UNet's predictions, (R, C, h, w), and the features that DeepCache keeps, if it is on.
+
+    Args:
+        model: A loaded model.
+        latents: (B, C, h, w).
+        pairs: int64, numbers of the pictures that have an unconditional branch.
+        branches: Picture and branch (0 conditional, 1 unconditional) of each of the R rows.
+        max_batch_rows: W.
+    """
+    trajectories = [each for each, branch in branches if branch == 0]
+    inputs = latents
+    if trajectories[0].inpaint_channels is not None:
+        channels = _stack(each.inpaint_channels for each in trajectories)
+        inputs = torch.cat([latents, channels], dim=1)  # (B, 2 C + 1, h, w)
+    inputs = torch.cat([inputs, inputs[pairs]]).to(model.dtype)  # (R, C or 2 C + 1, h, w)
+    embeddings = torch.stack([each.embeddings[branch] for each, branch in branches])  # (R, L, D)
+    timesteps = torch.tensor([each.timestep for each, _ in branches])  # (R,)
+    timesteps = copy_to_device_async(timesteps, model.device)
+
+    if all(each.settings.deepcache_interval == 1 for each in trajectories):
+        return predict(model, inputs, timesteps, embeddings, max_batch_rows), []
+    known = [each.cached_features[branch] for each, branch in branches]
+    full_rows = [row for row, (each, branch) in enumerate(branches) if each.needs_full_step(branch)]
+    return predict_with_cache(
+        model, inputs, timesteps, embeddings, known, full_rows, max_batch_rows
+    )
+
+
+def _guide(
+    prediction: torch.Tensor, pictures: int, pairs: torch.Tensor, scales: Sequence[float]
+) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, eq. 6).
+
+    Args:
+        prediction: Of the R rows, (R, C, h, w).
+        pictures: B.
+        pairs: int64 (R - B,), numbers of the pictures that have an unconditional branch.
+        scales: Their guidance scales, in the same order.
+
+    Returns:
+        One prediction a picture, (B, C, h, w).
+    """
+    prediction, unconditional = prediction[:pictures], prediction[pictures:]
+    if not scales:
+        return prediction
+    scale = copy_to_device_async(torch.tensor(scales), prediction.device)[:, None, None, None]
+    conditional = prediction[pairs]
+    return prediction.index_copy(0, pairs, unconditional + scale * (conditional - unconditional))
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> torch.Tensor:
+    # On the CPU: a GPU's generator gives other numbers, and the key does not name the device.
     return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
 
 
 def _stack(tensors: Iterable[torch.Tensor | None]) -> torch.Tensor:
-    """Stack what all walks of a batch have."""
+    """Stack what all trajectories of a batch have."""
     return torch.stack([each for each in tensors if each is not None])

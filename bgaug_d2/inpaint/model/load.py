@@ -1,4 +1,4 @@
-"""Loading a latent diffusion model from a folder in diffusers' layout: safetensors only, checked.
+"""Loads a latent diffusion model from a folder in diffusers' layout: safetensors only, checked.
 
 Only the five components that painting needs are read, each by its own class: no pipeline class is
 looked up by name, no code from the folder runs, no pickled weights are opened.
@@ -32,15 +32,15 @@ class InpaintModel:
     """A loaded model, in evaluation mode, on one device.
 
     Attributes:
-        identity: What the cache key says of it.
+        identity: Its part of the cache key.
         vae, unet: diffusers' AutoencoderKL and UNet2DConditionModel.
         prompts: Prompts to embeddings.
-        noise_config: The model's scheduler configuration; ``schedule`` takes its training part.
+        noise_config: The model's scheduler configuration; ``dpm_solver`` takes its training part.
         vae_factor: Pixels per latent cell along a side.
         latent_channels: C, channels of a latent.
         unet_in_channels: C (eq. 2 of the paper) or 2 C + 1 (an inpainting UNet): 4 or 9.
         device, dtype: Of the weights; latents between two steps are float32 all the same.
-        static: The UNet compiled, see ``static_unet``; None where it is called as it is.
+        compiled_unet: A ``CompiledUnet``, or a stand-in; None calls ``unet`` as it is.
     """
 
     identity: ModelIdentity
@@ -53,7 +53,7 @@ class InpaintModel:
     unet_in_channels: int
     device: torch.device
     dtype: torch.dtype
-    static: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    compiled_unet: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
 
 def load_model(path: str | Path, device: str, dtype: str, identity: ModelIdentity) -> InpaintModel:
@@ -178,7 +178,7 @@ def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
                 output_loading_info=True,
                 **{key: dtype},
             )
-        except Exception as error:  # noqa: BLE001 - a broken file can raise anything; it is told
+        except Exception as error:  # noqa: BLE001 - a broken file can raise anything
             raise ModelError(f"{folder / name} cannot be loaded: {error}") from error
         # Without this check missing weights stay random, with no more than a warning.
         missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
@@ -195,7 +195,7 @@ def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 def _load_tokenizer(folder: Path, vocab_size: int) -> Any:
     from transformers import CLIPTokenizer
 
-    # Without its files transformers makes a tokenizer that knows no word.
+    # Without these files transformers makes a tokenizer that knows no word.
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.json")):
         raise ModelError(f"{folder} has neither vocab.json (with merges.txt) nor tokenizer.json")
     try:

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 
-from bgaug_d2.inpaint.model.device_copy import to_device
+from bgaug_d2.inpaint.model.device_copy import copy_to_device_async
 
 
 class PromptEncoder:
     """Turns prompts into the embeddings that the UNet attends to.
 
-    Every text is encoded by itself, so its embedding does not depend on what is asked for beside
-    it.
+    Every text is encoded by itself, so its embedding does not depend on the texts beside it.
     """
 
     def __init__(self, tokenizer: Any, text_encoder: Any, capacity: int = 256) -> None:
@@ -50,6 +49,6 @@ class PromptEncoder:
         device = self._text_encoder.device
         # Stable Diffusion was trained without a mask over padding; some encoders say otherwise.
         attends = getattr(self._text_encoder.config, "use_attention_mask", False)
-        attention = to_device(tokens.attention_mask, device) if attends else None
-        inputs = to_device(tokens.input_ids, device)
+        attention = copy_to_device_async(tokens.attention_mask, device) if attends else None
+        inputs = copy_to_device_async(tokens.input_ids, device)
         return self._text_encoder(inputs, attention_mask=attention)[0][0]

@@ -1,4 +1,4 @@
-"""Writing a model folder in diffusers' layout; ``models.load_model`` reads it."""
+"""Writes a model folder in diffusers' layout; ``load.load_model`` reads it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def write_tokenizer(
 
 
 def _drop_versions(path: Path) -> None:
-    """Versions of libraries would change the bytes, and with them the model's identity."""
+    """Drop versions of libraries: they would change the bytes, and so the model's identity."""
     content = json.loads(path.read_text(encoding="utf-8"))
     _write_json(path, {key: content[key] for key in content if key not in _VERSION_KEYS})
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bgaug_d2.inpaint.denoise.compiled_unet import StaticUnet, compiled
+from bgaug_d2.inpaint.denoise.compiled_unet import CompiledUnet, compiled
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.load import InpaintModel, load_model
 from tests.helpers.inpaint_parts import (
@@ -33,10 +33,10 @@ class _Compiler:
         assert not dynamic
         self.modes.append(mode)
 
-        def call(rows: torch.Tensor, told: torch.Tensor, **rest: Any) -> Any:
-            assert len(rows) == len(told) == len(rest["encoder_hidden_states"])
+        def call(rows: torch.Tensor, timesteps: torch.Tensor, **rest: Any) -> Any:
+            assert len(rows) == len(timesteps) == len(rest["encoder_hidden_states"])
             self.calls.append((mode, len(rows)))
-            return unet(rows, told, **rest)
+            return unet(rows, timesteps, **rest)
 
         return call
 
@@ -54,17 +54,17 @@ def _own_model() -> InpaintModel:
 
 
 def test_both_numbers_of_rows_are_compiled_at_once(compiler: _Compiler) -> None:
-    compiled(_own_model(), rows=8, resolution=64)
+    compiled(_own_model(), max_batch_rows=8, resolution=64)
     assert compiler.calls == [(None, 4), (None, 8)]
 
 
 def test_with_less_rows_than_a_few_there_is_one_number(compiler: _Compiler) -> None:
-    compiled(_own_model(), rows=3, resolution=64)
+    compiled(_own_model(), max_batch_rows=3, resolution=64)
     assert compiler.calls == [(None, 3)]
 
 
 def test_calls_are_padded_to_few_rows_or_to_all(compiler: _Compiler) -> None:
-    engine = Engine(compiled(_own_model(), rows=8, resolution=64), rows=8)
+    engine = Engine(compiled(_own_model(), max_batch_rows=8, resolution=64), max_batch_rows=8)
     compiler.calls.clear()
     for name, T_hat in {"a": 4, "b": 2, "c": 1}.items():
         engine.submit(make_request(name, T_hat=T_hat))
@@ -77,7 +77,7 @@ def test_calls_are_padded_to_few_rows_or_to_all(compiler: _Compiler) -> None:
 
 
 def test_only_calls_of_few_rows_are_cuda_graphs(compiler: _Compiler) -> None:
-    compiled(_own_model(), rows=8, resolution=64, cuda_graphs=True)
+    compiled(_own_model(), max_batch_rows=8, resolution=64, cuda_graphs=True)
     # Twice: the first call warms up, the second one records the graph.
     assert compiler.calls == [("reduce-overhead", 4)] * 2 + [(None, 8)] * 2
 
@@ -90,10 +90,10 @@ def test_an_answer_survives_the_next_call(monkeypatch: pytest.MonkeyPatch) -> No
         return lambda rows, *_, **__: (memory.copy_(rows.mean() + memory.new_zeros(4, 4, 8, 8)),)
 
     monkeypatch.setattr(torch, "compile", answers)
-    static = StaticUnet(torch.nn.Identity(), rows=8, cuda_graphs=True)
-    told, texts = torch.zeros(2, dtype=torch.int64), torch.zeros(2, 3, 5)
-    first = static(torch.full((2, 4, 8, 8), 1.0), told, texts)
-    second = static(torch.full((2, 4, 8, 8), 2.0), told, texts)
+    unet = CompiledUnet(torch.nn.Identity(), max_batch_rows=8, cuda_graphs=True)
+    timesteps, texts = torch.zeros(2, dtype=torch.int64), torch.zeros(2, 3, 5)
+    first = unet(torch.full((2, 4, 8, 8), 1.0), timesteps, texts)
+    second = unet(torch.full((2, 4, 8, 8), 2.0), timesteps, texts)
     assert (float(first.mean()), float(second.mean())) == (1, 2)
     assert first.shape == (2, 4, 8, 8)
 
@@ -102,7 +102,7 @@ def test_an_answer_survives_the_next_call(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_compiled_engine_never_recompiles_and_paints_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = Engine(compiled(_own_model(), rows=6, resolution=64), rows=6)
+    engine = Engine(compiled(_own_model(), max_batch_rows=6, resolution=64), max_batch_rows=6)
     monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
     different: list[dict[str, Any]] = [
         {"T_hat": 6, "guidance_scale": 1.0},
@@ -122,19 +122,19 @@ def test_a_compiled_engine_never_recompiles_and_paints_the_same(
 
 
 def test_out_of_memory_ends_compiled_calls_but_no_picture(compiler: _Compiler) -> None:
-    model = compiled(_own_model(), rows=8, resolution=64)
-    static = model.static
-    assert static is not None
+    model = compiled(_own_model(), max_batch_rows=8, resolution=64)
+    unet = model.compiled_unet
+    assert unet is not None
 
     def full(rows: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
         if len(rows) > 4:
-            raise torch.OutOfMemoryError("no memory for so many rows")
-        return static(rows, *rest)
+            raise torch.OutOfMemoryError("no memory for these rows")
+        return unet(rows, *rest)
 
-    engine = Engine(replace(model, static=full), rows=8)
+    engine = Engine(replace(model, compiled_unet=full), max_batch_rows=8)
     for name in "abc":
         engine.submit(make_request(name))
     results = drain(engine)
     assert [result.error for result in results.values()] == [None] * 3
-    assert engine.rows == 3
-    assert engine.model.static is None
+    assert engine.max_batch_rows == 3
+    assert engine.model.compiled_unet is None

@@ -192,7 +192,7 @@ def test_the_first_order_is_the_step_of_few_step_models(kind: type, prediction: 
         assert scheduler.timesteps.tolist() == list(table.timesteps)
     ours = theirs = torch.randn((1, *SHAPE), generator=torch.Generator().manual_seed(0))
     for index, timestep in enumerate(table.timesteps[: 3 if kind is TCDScheduler else 4]):
-        told = answer(ours, timestep)
-        ours, _ = advance(ours, ours, told, lines(table, [index], [True]))
+        prediction = answer(ours, timestep)
+        ours, _ = advance(ours, ours, prediction, lines(table, [index], [True]))
         theirs = scheduler.step(answer(theirs, timestep), timestep, theirs, eta=0.0)[0]
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

@@ -53,7 +53,7 @@ def _pipeline(model: InpaintModel, request: PaintRequest) -> StableDiffusionInpa
         folder, safety_checker=None, feature_extractor=None, requires_safety_checker=False
     )
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
-        model.noise_config, timestep_spacing=request.timestep_spacing
+        model.noise_config, timestep_spacing=request.settings.timestep_spacing
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -68,19 +68,19 @@ def _stock_latents(model: InpaintModel, request: PaintRequest) -> torch.Tensor:
         original = encode(model, _pixels(request))
         masked = encode(model, _pixels(request) * (1 - blank))
     # The pipeline truncates T * strength: half a step more gives exactly T_hat.
-    whole = request.T_hat == request.num_inference_steps
-    strength = 1.0 if whole else (request.T_hat + 0.5) / request.num_inference_steps
+    whole = request.T_hat == request.settings.num_inference_steps
+    strength = 1.0 if whole else (request.T_hat + 0.5) / request.settings.num_inference_steps
     return _pipeline(model, request)(
         prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
+        negative_prompt=request.settings.negative_prompt,
         image=original,
         mask_image=blank,
         masked_image_latents=masked,
         height=side,
         width=side,
         strength=strength,
-        num_inference_steps=request.num_inference_steps,
-        guidance_scale=request.guidance_scale,
+        num_inference_steps=request.settings.num_inference_steps,
+        guidance_scale=request.settings.guidance_scale,
         generator=torch.Generator().manual_seed(request.seed),
         output_type="latent",
     ).images
@@ -132,21 +132,25 @@ def _loop_written_out(model: InpaintModel, request: PaintRequest) -> torch.Tenso
     """DPM-Solver++(2M) and eq. 2 straight from the formulas, in float64 but for the UNet."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     alphas_bar = torch.cumprod(1 - betas, dim=0)
-    full = timesteps_for(1000, request.num_inference_steps, request.timestep_spacing)
-    timesteps = full[request.num_inference_steps - request.T_hat :]
+    settings = request.settings
+    full = timesteps_for(1000, settings.num_inference_steps, settings.timestep_spacing)
+    timesteps = full[settings.num_inference_steps - request.T_hat :]
     alpha = [math.sqrt(alphas_bar[t]) for t in timesteps] + [1.0]
     sigma = [math.sqrt(1 - alphas_bar[t]) for t in timesteps] + [0.0]
     noise, painted = _noise(request).double(), _cells(request).double()
     with torch.inference_mode():
         original = encode(model, _pixels(request)).double()
-        cond, uncond = model.prompts([request.prompt]), model.prompts([request.negative_prompt])
+        cond, uncond = (
+            model.prompts([request.prompt]),
+            model.prompts([request.settings.negative_prompt]),
+        )
         x = alpha[0] * original + sigma[0] * noise
-        if request.T_hat == request.num_inference_steps:
+        if request.T_hat == settings.num_inference_steps:
             x = noise
         previous = None
         for i, t in enumerate(timesteps):
             answers = [model.unet(x.float(), t, each).sample.double() for each in (uncond, cond)]
-            v = answers[0] + request.guidance_scale * (answers[1] - answers[0])
+            v = answers[0] + settings.guidance_scale * (answers[1] - answers[0])
             x0 = alpha[i] * x - sigma[i] * v
             if i + 1 == len(timesteps):
                 x = x0
@@ -192,8 +196,8 @@ def test_kept_latents_follow_the_noised_original_at_every_step(T_hat: int) -> No
     for index, (timestep, rows) in enumerate(seen):
         alpha_bar = float(alphas_bar[timestep])
         expected = math.sqrt(alpha_bar) * original + math.sqrt(1 - alpha_bar) * _noise(request)
-        if index == 0 and T_hat == request.num_inference_steps:
-            expected = _noise(request)  # the full walk starts from pure noise, everywhere
+        if index == 0 and T_hat == request.settings.num_inference_steps:
+            expected = _noise(request)  # the full schedule starts from pure noise, everywhere
         torch.testing.assert_close(rows[kept], expected[kept])
         if index:
             assert (rows - expected)[~kept].abs().mean() > 0.01  # the others go their own way
@@ -340,7 +344,7 @@ def test_bfloat16_paints_nearly_the_same_latents() -> None:
     assert paint(tiny_loaded(dtype="bfloat16"), [request], no_count)[0] is not None
 
 
-def test_steps_are_told_and_pixels_come_back_as_uint8_squares() -> None:
+def test_each_step_is_a_call_and_pixels_come_back_as_uint8_squares() -> None:
     steps: list[None] = []
     requests = [make_request(f"{i}/0", side=96, painted_mask=make_mask(96)) for i in range(2)]
     pictures = paint(tiny_loaded(), requests, lambda: steps.append(None))

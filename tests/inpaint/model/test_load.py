@@ -166,7 +166,7 @@ def test_nan_in_the_weights_becomes_error_results(folder: Path) -> None:
     tensors = load_file(weights)
     tensors["conv_out.weight"][0, 0, 0, 0] = torch.nan
     save_file(tensors, weights, metadata={"format": "pt"})
-    engine = Engine(load_model(folder, "cpu", "float32", IDENTITY), rows=2)
+    engine = Engine(load_model(folder, "cpu", "float32", IDENTITY), max_batch_rows=2)
     engine.submit(make_request())
     assert [result.error for result in drain(engine).values()] == ["non-finite"]
 

@@ -55,8 +55,11 @@ def test_the_targets_step_ends_where_the_teacher_ends(model: InpaintModel) -> No
         unet, latents = predictor(model.unet), start
         for substep in (0, 1):
             index = places * 2 + substep
-            told = torch.tensor(fine.timesteps)[index]
-            with_text, without = unet(latents, told, embeddings), unet(latents, told, nothing)
+            timesteps = torch.tensor(fine.timesteps)[index]
+            with_text, without = (
+                unet(latents, timesteps, embeddings),
+                unet(latents, timesteps, nothing),
+            )
             guided = without + 2.0 * (with_text - without)
             lines = torch.from_numpy(fine.first_steps)[index]
             latents, _ = advance(latents, latents, guided, lines)

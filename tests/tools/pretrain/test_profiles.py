@@ -21,11 +21,11 @@ def test_every_profile_is_painted_and_judged(monkeypatch: pytest.MonkeyPatch) ->
     asked: list[tuple[str, RecipeConfig]] = []
 
     def paint(
-        engine: Engine, prompts: Sequence[str], size: int, settings: RecipeConfig, seed: int
+        engine: Engine, prompts: Sequence[str], size: int, recipe: RecipeConfig, seed: int
     ) -> np.ndarray:
-        asked.append((prompts[0], settings))
+        asked.append((prompts[0], recipe))
         shape = (len(prompts), size, size, 3)
-        flat = settings.num_inference_steps == 1
+        flat = recipe.num_inference_steps == 1
         noise = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
         return np.full(shape, 90, np.uint8) if flat else noise
 

@@ -91,12 +91,12 @@ def test_judges_tell_noise_from_the_family_but_not_the_family_from_itself(
     images = np.stack([each.image for each in real])
     found = assess(real, images, same, seed=0)
     assert np.mean(list(found.recognised.values())) > 0.6
-    assert found.told_apart < 0.75
+    assert found.discriminator_accuracy < 0.75
     assert 0.7 < np.mean(list(found.diversity.values())) < 1.4
-    assert found.told_apart_autoencoder == pytest.approx(0.5, abs=0.2)
+    assert found.discriminator_accuracy_autoencoder == pytest.approx(0.5, abs=0.2)
     found = assess(real, 255 - images, dict.fromkeys(BACKGROUNDS, noise), seed=0)
     assert np.mean(list(found.recognised.values())) == pytest.approx(1 / 8)
-    assert found.told_apart > 0.95
+    assert found.discriminator_accuracy > 0.95
     flat = np.repeat(images[:1], per_kind, axis=0)
     flat_found = assess(real, images, dict.fromkeys(BACKGROUNDS, flat), seed=0)
     assert max(flat_found.diversity.values()) < 0.05

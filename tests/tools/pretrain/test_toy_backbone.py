@@ -36,7 +36,7 @@ def test_portraits_show_one_object_and_depend_on_their_number_only() -> None:
 
 def test_the_command_writes_weights_that_the_detector_takes(tmp_path: Path) -> None:
     out = tmp_path / "backbone.safetensors"
-    main(["--out", str(out), "--pictures", "64", "--steps", "2", "--size", "32"])
+    main(["--out", str(out), "--pictures", "64", "--steps", "2", "--resolution", "32"])
     model = build_model(_cpu(tmp_path))
     weights = load_file(out)
     found = {name: value for name, value in model.state_dict().items() if "bottom_up" in name}
