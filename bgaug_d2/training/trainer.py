@@ -37,7 +37,7 @@ from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.detectron2_cfg import experiment_from_cfg
 from bgaug_d2.training.progress_hook import Course, CourseHook
 from bgaug_d2.training.swin import register_swin
-from bgaug_d2.worker.start import Painting
+from bgaug_d2.worker.painter_info import PainterInfo
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,10 @@ def inference_folder(cfg: CfgNode) -> str:
     return str(Path(cfg.OUTPUT_DIR) / "inference")
 
 
-def painting_of(cfg: CfgNode) -> Painting | None:
+def painting_of(cfg: CfgNode) -> PainterInfo | None:
     """What ``run`` wrote about the painting processes of this machine."""
     content = cfg.get("BGAUG_PAINTING")
-    return None if content is None else Painting.from_mapping(plain(content))
+    return None if content is None else PainterInfo.from_mapping(plain(content))
 
 
 def next_iteration(output_dir: str) -> int:

@@ -36,7 +36,7 @@ from bgaug_d2.sampling.loader import VisitedDataset, build_train_loader
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from bgaug_d2.training.trainer import BgAugTrainer
-from bgaug_d2.worker.start import Painting
+from bgaug_d2.worker.painter_info import PainterInfo
 from tests.helpers.dicts import annotation, coco_dicts, make_dict
 from tests.helpers.factories import MODEL
 from tests.helpers.loader_parts import sampler_of
@@ -294,7 +294,7 @@ def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path
 
 def test_painted_backgrounds_are_augmented_too(tmp_path: Path) -> None:
     cfg = toy_cfg(tmp_path, "bgaug=replace", "augment=copy_paste")
-    painting = Painting(MODEL, "float32", str(tmp_path / "toy"))
+    painting = PainterInfo(MODEL, "float32", str(tmp_path / "toy"))
     cfg.BGAUG_PAINTING = CfgNode(plain(dataclasses.asdict(painting)))
     wrapper = mapper_in(BgAugTrainer.build_train_loader(cfg))
     assert type(wrapper) is BackgroundAugMapper
