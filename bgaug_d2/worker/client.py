@@ -112,6 +112,7 @@ class WorkerClient:
         self._connections = Connections(self.addresses)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Sockets cannot be pickled; a copy makes its own connections.
         return WorkerClient, self._arguments
 
     def request(self, job: InpaintJob, deadline_s: float | None = None) -> Reply:
@@ -195,6 +196,8 @@ class WorkerClient:
         self._connections.close()
 
     def _order(self, key: str) -> list[int]:
+        # The same key goes to the same worker first, so that a picture is not painted twice when
+        # several loader processes ask for it.
         count = len(self.addresses)
         first = int(key[:8], 16) % count
         return [(first + step) % count for step in range(count)]
@@ -218,6 +221,7 @@ class WorkerClient:
                 continue
             except WorkerDied as error:
                 attempt.last = Reply("unavailable", str(error))
+                # A job that only waited in the queue cannot have killed the worker.
                 if error.started:
                     attempt.deaths += 1
                     attempt.frame = _request_frame(job, isolated=True)
@@ -234,6 +238,7 @@ class WorkerClient:
         return None if attempt.waiting_for else attempt.last
 
     def _record_failures(self, attempt: _Attempt) -> None:
+        # A worker that is busy works, so waiting for it in vain is no failure.
         if attempt.last.status != "busy":
             for index in attempt.waiting_for:
                 self._breakers[index].record(success=False)

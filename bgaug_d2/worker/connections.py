@@ -42,6 +42,7 @@ class Connections:
 
     def __init__(self, addresses: list[str]) -> None:
         self._addresses = addresses
+        # A connection carries one message and its answer at a time, so threads cannot share one.
         self._local = threading.local()
 
     def close(self) -> None:

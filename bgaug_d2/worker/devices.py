@@ -34,5 +34,6 @@ def cpu_threads(processes: int, use_all_cores: bool) -> int:
         processes: Painting processes of this machine.
         use_all_cores: False leaves half of the cores to training.
     """
+    # Not os.cpu_count(): a container or a batch system can allow fewer cores.
     cores = len(os.sched_getaffinity(0)) // (1 if use_all_cores else 2)
     return max(1, cores // processes)

@@ -70,6 +70,7 @@ def check_inpainter(inpainter: InpainterConfig, dataset_kind: str | None = None)
     kind = ENGINES[inpainter.engine]
     if kind.needs_model and not inpainter.model:
         raise ConfigError(f"inpainter.model is empty, so nothing can paint; {_CHOICES}")
+    # Without a data set's kind (the library's entry) an explicit choice of a toy model stands.
     is_toy = kind.toy_only or inpainter.model == TINY
     if is_toy and dataset_kind not in ("toy", None) and not inpainter.allow_toy_model:
         name = inpainter.engine if kind.toy_only else TINY

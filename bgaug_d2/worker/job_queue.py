@@ -136,6 +136,7 @@ class JobQueue:
             self._running_bytes -= _estimate_bytes(task.job)
             for waiter in task.waiters:
                 waiter.put(reply.to_dict())
+            # All threads: the room of one large picture may be enough for several small ones.
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -177,6 +178,7 @@ class JobQueue:
         self._prefetch.pop(key, None)
         self._running[key] = task
         self._running_bytes += _estimate_bytes(task.job)
+        # So that the client knows whether a worker that dies was painting its job.
         for waiter in task.waiters:
             waiter.put(STARTED)
         return task

@@ -106,6 +106,7 @@ class PaintLoop:
             self._read_inbox()
             for result in self._engine.poll():
                 self._accept(result)
+            # A request that the engine forgot would leave its clients waiting until their deadline.
             if self._in_engine and not self._engine.pending:
                 for request_id in list(self._in_engine):
                     self._accept(PaintResult(request_id, None, "the engine lost the request"))
@@ -157,7 +158,7 @@ class PaintLoop:
         reply = known_reply(self._cache, task.job.key)
         if reply is not None:
             return reply
-        if self._cache.read_only:
+        if self._cache.read_only:  # painting would be in vain
             return _NO_WRITE
         try:
             prepared = prepare(task.job, self._image_root)
@@ -176,7 +177,7 @@ class PaintLoop:
         prepared, result = task.prepared, task.result
         if prepared is None or result is None:
             raise RuntimeError(f"job {task.job.key} cannot be finished before it is painted")
-        task.result = None
+        task.result = None  # frees the square while further passes run
         if result.image is None:
             self._counts.add("engine_errors")
             again = self._retry(task, prepared)

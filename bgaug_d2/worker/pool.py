@@ -82,13 +82,14 @@ class WorkerPool:
         if os.getpid() != self._owner or self._folder is None:
             return
         folder, self._folder = self._folder, None
+        # First the sockets: without them no client waits for a restart.
         for address in self.addresses:
             Path(address).unlink(missing_ok=True)
         for supervisor in self._supervisors:
             supervisor.request_stop()
         deadline = time.monotonic() + _STOP_S
         for supervisor in self._supervisors:
-            if supervisor.ident is not None:
+            if supervisor.ident is not None:  # else it was never started
                 supervisor.join(max(deadline - time.monotonic(), 0))
         for supervisor in self._supervisors:
             if supervisor.is_alive():
@@ -137,6 +138,7 @@ class WorkerPool:
 def _socket_folder() -> Path:
     """A new folder that only this user can enter, with a path short enough for a socket."""
     folder = tempfile.mkdtemp(prefix="bgaug-")
+    # TMPDIR of a batch system can be long.
     if len(folder) > _MAX_SOCKET_FOLDER:
         os.rmdir(folder)
         folder = tempfile.mkdtemp(prefix="bgaug-", dir="/tmp")

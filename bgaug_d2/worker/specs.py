@@ -38,7 +38,7 @@ def worker_spec(
         "dtype": painter.dtype,
         "rows": worker.max_batch_rows,
     }
-    if worker.compile:
+    if worker.compile:  # the UNet is compiled for pictures of one size
         options["compile"] = settings.recipe.resolution
         options["cuda_graphs"] = worker.cuda_graphs
     if device == "cpu":

@@ -71,6 +71,7 @@ def painting_workers(
     devices = worker_devices(settings.worker)
     identity, model_path = model or identify_inpainter(inpainter)
     check_target(inpainter, settings.recipe)
+    # The first device stands for all: `worker_devices` allows one kind only.
     painter = PainterInfo(identity, resolve_dtype(inpainter, devices[0]), image_root)
     pool = None
     if settings.on_miss != "error":
