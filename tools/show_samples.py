@@ -16,9 +16,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from bgaug_d2.data.register import check_dataset, register_dataset
-from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.runs.hydra_app import hydra_app, to_experiment
 from bgaug_d2.training.detectron2_cfg import to_cfg
+from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -28,7 +28,10 @@ def job(cfg: DictConfig, samples: int, out: Path) -> None:
     experiment.schedule.num_workers = 0
     experiment.bgaug.on_miss = "original"
     check_dataset(experiment.dataset)
-    identity = identify(experiment.inpainter)[0] if experiment.bgaug.paints else None
+    identity = None
+    if experiment.bgaug.paints:
+        check_inpainter(experiment.inpainter, experiment.dataset.kind)
+        identity, _ = identify_inpainter(experiment.inpainter)
     # Late: a mistake above is told before seconds of imports.
     from detectron2.data import MetadataCatalog
     from detectron2.utils.env import seed_all_rng

@@ -24,9 +24,9 @@ from bgaug_d2.data.register import DatasetHandle
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.from_cfg import baseline_loader, train_dicts
+from bgaug_d2.worker.painter_info import PainterInfo
 from bgaug_d2.worker.pool import WorkerPool
 from bgaug_d2.worker.protocol import WorkerSpec
-from bgaug_d2.worker.start import Painting
 
 ENGINE = "bgaug_d2.benchmarks.paced_engine:build_paced_engine"
 _IDENTITY = ModelIdentity("paced", "", "0" * 64, "none")
@@ -121,9 +121,9 @@ def _measure(
 @contextlib.contextmanager
 def paced_painting(
     settings: BgAugConfig, handle: DatasetHandle, images_per_s: float
-) -> Iterator[Painting]:
+) -> Iterator[PainterInfo]:
     """A painting process of a given speed, for a data set and the cache of ``settings``."""
-    painting = Painting(_IDENTITY, "float32", handle.image_root)
+    painting = PainterInfo(_IDENTITY, "float32", handle.image_root)
     spec = WorkerSpec(
         engine=ENGINE,
         engine_options={"images_per_s": images_per_s},

@@ -16,32 +16,40 @@ from bgaug_d2.errors import ConfigError
 MODES = ("none", "duplicate", "replace", "expand")
 WEIGHTINGS = ("uniform", "nonuniform")
 ON_MISS = ("original", "wait", "error")
+ENGINES = ("continuous", "toy_backgrounds")  # keys of the table in `worker.engines`
 DTYPES = ("auto", "float32", "bfloat16")
 PICTURE_FORMATS = ("png", "jpeg")
-GPU_ROWS, CPU_ROWS = 32, 8  # what worker.rows=0 means
+GPU_ROWS, CPU_ROWS = 32, 8  # what worker.max_batch_rows=0 means
 
 
 @dataclass
 class InpainterConfig:
-    """Which diffusion model paints.
+    """Which model paints, and with which engine.
 
     Attributes:
-        model: ``tiny`` (built into the package), a hub id, or a local folder in diffusers' layout.
+        model: A hub id, a local folder in diffusers' layout, or ``tiny`` (built into the package,
+            for the toy world only). Empty means that no inpainter is chosen: a run that paints
+            refuses to start.
+        engine: ``continuous`` (a diffusion model, pictures join and leave its batches at every
+            step) or ``toy_backgrounds`` (no model: draws real backgrounds of the toy world).
         revision: Hub revision (branch, tag or commit); ignored for ``tiny`` and folders.
         dtype: ``float32``, ``bfloat16`` or ``auto`` (bfloat16 where a GPU is present). It is part
             of the cache key: set it where a cache filled on a GPU is read on a machine without one.
         license: SPDX-like name recorded with every picture.
+        allow_toy_model: Let ``tiny`` and ``toy_backgrounds`` paint on photographs, of which they
+            know nothing: to test the machinery, never for results.
     """
 
-    model: str = "tiny"
+    model: str = ""
+    engine: str = "continuous"
     revision: str = "main"
     dtype: str = "auto"
     license: str = "unknown"
+    allow_toy_model: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("inpainter.engine", self.engine, ENGINES)
         check_choice("inpainter.dtype", self.dtype, DTYPES)
-        if not self.model:
-            raise ConfigError("inpainter.model is empty; give 'tiny', a hub id or a local folder")
 
 
 @dataclass
@@ -50,7 +58,7 @@ class CacheConfig:
 
     Attributes:
         dir: Folder of the cache; created when missing.
-        max_gb: Size quota in 10**9 bytes, oldest entries go first; 0 means no quota.
+        max_gb: Size quota in 10**9 bytes, the oldest entries go first; 0 means no quota.
         format: ``png`` keeps objects bit for bit. ``jpeg`` (quality 95, no chroma subsampling) is
             faster to read and smaller, and changes objects a little: on COCO by 1.3 grey levels on
             average, at most 3 over the objects of one image.
@@ -66,38 +74,31 @@ class CacheConfig:
         if not self.dir:
             raise ConfigError("cache.dir is empty; give a folder")
 
+    @property
+    def max_bytes(self) -> int:
+        """The quota in bytes; 0 means none."""
+        return int(self.max_gb * 1e9)
+
 
 @dataclass
-class WorkerConfig:
-    """The painting processes and how long anybody waits for them. Times are seconds.
+class AdvancedWorkerConfig:
+    """Time-outs, restarts and circuit breaker of the painting processes. Times are seconds.
+
+    The defaults suit a GPU as well as a slow CPU; few users have a reason to change them.
 
     Attributes:
-        devices: Torch devices, one process each; ``auto`` means every GPU, or the CPU where there
-            is none.
-        rows: Rows of a UNet call, one per picture and guidance branch; 0 means 32 on a GPU, 8 on a
-            CPU.
-        compile: Compile the UNet for calls of ``rows`` rows and of 4: minutes at the start, faster
-            calls after it; for long runs on a GPU.
-        cuda_graphs: With ``compile``, replay the calls of 4 rows as CUDA graphs, so that a picture
-            painted alone does not wait for the launch of kernels.
-        threads: CPU threads per process that decode, build masks and encode PNG beside the model.
-        queue_size: Jobs a process holds; more are refused at once.
         deadline_s: How long ``on_miss=wait`` waits for one picture.
         start_timeout_s: How long a process may take to load its model, and to compile it.
-        heartbeat_s: Pause between two heartbeats.
-        hang_timeout_s: A process without progress for so long is killed and started anew.
-        max_restarts: Restarts in a row, without a picture between them, before it is given up.
-        backoff_s: Pause before the first restart; it doubles with each further one, up to 60 s.
-        breaker_failures: Failures in a row after which a client stops asking.
-        breaker_cooldown_s: Pause before it asks again.
+        heartbeat_s: A process that reports nothing for this long is asked for a sign of life.
+        hang_timeout_s: A process without progress for this long is killed and restarted.
+        max_restarts: Restarts in a row, without a picture between them, before the process is
+            given up.
+        backoff_s: Pause before the first restart. It doubles with each further one, up to 60 s.
+        breaker_failures: Failures in a row after which a client stops asking a process (a circuit
+            breaker: training does not wait again and again for a process that is down).
+        breaker_cooldown_s: Pause before the client asks again.
     """
 
-    devices: list[str] = field(default_factory=lambda: ["auto"])
-    rows: int = 0
-    compile: bool = False
-    cuda_graphs: bool = False
-    threads: int = 2
-    queue_size: int = 512
     deadline_s: float = 120.0
     start_timeout_s: float = 600.0
     heartbeat_s: float = 5.0
@@ -108,15 +109,44 @@ class WorkerConfig:
     breaker_cooldown_s: float = 5.0
 
     def __post_init__(self) -> None:
-        check_between("worker.rows", self.rows, 0, 1024)
+        check_between("worker.advanced.max_restarts", self.max_restarts, 0)
+        check_between("worker.advanced.breaker_failures", self.breaker_failures, 1)
+        for name in ("deadline_s", "start_timeout_s", "heartbeat_s", "hang_timeout_s"):
+            check_between(f"worker.advanced.{name}", getattr(self, name), 0.01)
+        for name in ("backoff_s", "breaker_cooldown_s"):
+            check_between(f"worker.advanced.{name}", getattr(self, name), 0)
+
+
+@dataclass
+class WorkerConfig:
+    """The painting processes.
+
+    Attributes:
+        devices: Torch devices, one process each; ``auto`` means every GPU, or the CPU where there
+            is none.
+        max_batch_rows: Rows of a UNet call at most, one per picture and guidance branch; 0 means 32
+            on a GPU, 8 on a CPU.
+        compile: Compile the UNet for calls of ``max_batch_rows`` rows and of 4: minutes at the
+            start, faster calls after it; for long runs on a GPU.
+        cuda_graphs: With ``compile``, replay the calls of 4 rows as CUDA graphs, so that a picture
+            painted alone does not wait for the launch of kernels.
+        threads: CPU threads per process that decode, build masks and encode PNG beside the model.
+        queue_size: Jobs a process holds; it refuses more.
+        advanced: Time-outs, restarts and circuit breaker.
+    """
+
+    devices: list[str] = field(default_factory=lambda: ["auto"])
+    max_batch_rows: int = 0
+    compile: bool = False
+    cuda_graphs: bool = False
+    threads: int = 2
+    queue_size: int = 512
+    advanced: AdvancedWorkerConfig = field(default_factory=AdvancedWorkerConfig)
+
+    def __post_init__(self) -> None:
+        check_between("worker.max_batch_rows", self.max_batch_rows, 0, 1024)
         check_between("worker.threads", self.threads, 1, 256)
         check_between("worker.queue_size", self.queue_size, 1, 1_000_000)
-        check_between("worker.max_restarts", self.max_restarts, 0)
-        check_between("worker.breaker_failures", self.breaker_failures, 1)
-        for name in ("deadline_s", "start_timeout_s", "heartbeat_s", "hang_timeout_s"):
-            check_between(f"worker.{name}", getattr(self, name), 0.01)
-        for name in ("backoff_s", "breaker_cooldown_s"):
-            check_between(f"worker.{name}", getattr(self, name), 0)
         if self.cuda_graphs and not self.compile:
             raise ConfigError("worker.cuda_graphs=true needs worker.compile=true")
         if not self.devices:

@@ -37,14 +37,16 @@ def unknown_key(key: str, valid: Sequence[str]) -> ConfigError:
 def did_you_mean(given: str, valid: Sequence[str]) -> str:
     """``; did you mean ...?`` with up to three names, or nothing.
 
-    Nearest by last component (the right name in the wrong section) and by the whole path.
+    The right name in the wrong section comes alone; else the nearest by the whole path and by last
+    component.
     """
     last = {each: each.rpartition(".")[2] for each in valid}
     wanted = given.rpartition(".")[2]
     nearest = [each for each in valid if last[each] == wanted]
-    nearest += difflib.get_close_matches(given, valid, n=3, cutoff=0.6)
-    alike = difflib.get_close_matches(wanted, set(last.values()), n=1, cutoff=0.7)
-    nearest += [each for each in valid if last[each] in alike]
+    if not nearest:
+        nearest = difflib.get_close_matches(given, valid, n=3, cutoff=0.6)
+        alike = difflib.get_close_matches(wanted, set(last.values()), n=1, cutoff=0.7)
+        nearest += [each for each in valid if last[each] in alike]
     names = list(dict.fromkeys(nearest))[:3]
     return f"; did you mean {' or '.join(names)}?" if names else ""
 

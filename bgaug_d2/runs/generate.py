@@ -30,20 +30,16 @@ from bgaug_d2.config.bgaug import CPU_ROWS, GPU_ROWS, WorkerConfig
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import AnnotationError, ConfigError, ImageError, PromptError
-from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.painting.prepare import SKIP_REASONS
 from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
 from bgaug_d2.sampling.from_cfg import digested, expanded, train_dicts
 from bgaug_d2.sampling.planner import DrawPlan, JobPlanner
 from bgaug_d2.training.detectron2_cfg import to_cfg
-from bgaug_d2.worker.client import WorkerClient
-from bgaug_d2.worker.start import (
-    painting_without_workers,
-    painting_workers,
-    worker_client,
-    worker_devices,
-)
+from bgaug_d2.worker.client import WorkerClient, worker_client
+from bgaug_d2.worker.devices import worker_devices
+from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
+from bgaug_d2.worker.start import painting_without_workers, painting_workers
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +70,7 @@ def generate(
 
     Args:
         experiment: Data set, recipe, cache and painting processes.
-        model: What ``identify`` found already; None looks for it here.
+        model: What ``identify_inpainter`` found already; None looks for it here.
 
     Raises:
         ConfigError, DatasetError, ModelError, WorkerStartError: A mistake of the user's.
@@ -83,7 +79,8 @@ def generate(
     mode = experiment.bgaug.mode
     if not experiment.bgaug.paints:
         raise ConfigError(f"bgaug.mode={mode} paints nothing; choose bgaug=replace or bgaug=expand")
-    model = model or identify(experiment.inpainter)
+    check_inpainter(experiment.inpainter, experiment.dataset.kind)
+    model = model or identify_inpainter(experiment.inpainter)
     handle = register_dataset(experiment.dataset)
     dataset_dicts = train_dicts(to_cfg(experiment, handle.train, handle.test, "cpu"))
     settings = dataclasses.replace(experiment.bgaug, on_miss="wait")  # whatever training does
@@ -104,9 +101,9 @@ def generate(
     if sample:
         logs = str(Path(experiment.output_dir) / "painting")
         with painting_workers(
-            settings, experiment.inpainter, handle.image_root, model, logs, alone=True
+            settings, experiment.inpainter, handle.image_root, model, logs, use_all_cores=True
         ) as workers:
-            client = worker_client(workers.painting.addresses, settings.worker)
+            client = worker_client(workers.painter.addresses, settings.worker)
             _paint(sample, _Painter(planner, augmentation.cache, client), in_flight, report)
             report.workers = workers.stats()
     report.counts["missing"] = report.total - report.counts.total()
@@ -230,6 +227,6 @@ def _bar(outcomes: Iterable[Outcome], total: int, text: str) -> Iterator[Outcome
 
 def _in_flight(worker: WorkerConfig) -> int:
     devices = worker_devices(worker)
-    rows = worker.rows or (CPU_ROWS if devices[0] == "cpu" else GPU_ROWS)
+    rows = worker.max_batch_rows or (CPU_ROWS if devices[0] == "cpu" else GPU_ROWS)
     wanted = len(devices) * min(_IN_FLIGHT_PER_ROW * rows, worker.queue_size)
     return min(wanted, _MAX_IN_FLIGHT)

@@ -15,7 +15,7 @@ from bgaug_d2.config.parse import plain
 from bgaug_d2.inpaint.model.identity import RANDOM_LICENSE
 from bgaug_d2.runs.environment import versions
 from bgaug_d2.training.progress_hook import TrainingStats
-from bgaug_d2.worker.start import Painting
+from bgaug_d2.worker.painter_info import PainterInfo
 
 SCHEMA = 1
 _PER_CLASS = {"AP": "per_class", "AP50": "per_class_AP50"}
@@ -25,7 +25,7 @@ def build_results(
     experiment: ExperimentConfig,
     metrics: Mapping[str, Any],
     stats: TrainingStats | None,
-    painting: Painting | None,
+    painting: PainterInfo | None,
     breakdown: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything about a run except what only the launching process knows (``add_painting_stats``).
@@ -141,7 +141,7 @@ def _training(experiment: ExperimentConfig, stats: TrainingStats) -> dict[str, A
     }
 
 
-def _inpainter(painting: Painting) -> dict[str, Any]:
+def _inpainter(painting: PainterInfo) -> dict[str, Any]:
     identity = painting.identity
     return {
         "id": identity.id,

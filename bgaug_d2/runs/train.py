@@ -32,7 +32,9 @@ from bgaug_d2.runs.results import (
 from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.detectron2_cfg import to_cfg, weights_path
 from bgaug_d2.training.trainer import BgAugTrainer, inference_folder
-from bgaug_d2.worker.start import Painting, painting_workers
+from bgaug_d2.worker.engines import check_inpainter
+from bgaug_d2.worker.painter_info import PainterInfo
+from bgaug_d2.worker.start import painting_workers
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +44,16 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
 
     Args:
         experiment: The run.
-        model: What ``identify`` found already; None looks for it here if it is needed.
+        model: What ``identify_inpainter`` found already; None looks for it here if it is needed.
 
     Raises:
         ConfigError, DatasetError, ModelError, WorkerStartError: A mistake of the user's.
     """
     device = resolve_device(experiment.launch)
     _check_batch(experiment)
+    paints = experiment.bgaug.paints and not experiment.eval_only
+    if paints:
+        check_inpainter(experiment.inpainter, experiment.dataset.kind)
     log_to(experiment.output_dir)
     if is_finished(experiment):
         logger.info("%s is finished; nothing to resume", results_path(experiment))
@@ -58,13 +63,13 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
     _fetch_weights(experiment)
     with contextlib.ExitStack() as stack:
         workers = None
-        if experiment.bgaug.paints and not experiment.eval_only:
+        if paints:
             settings, inpainter = experiment.bgaug, experiment.inpainter
             logs = str(Path(experiment.output_dir) / "painting")
             workers = stack.enter_context(
                 painting_workers(settings, inpainter, handle.image_root, model, logs)
             )
-        painter = workers.painting if workers else None
+        painter = workers.painter if workers else None
         launch_training(run_process, experiment.launch, device, (cfg, experiment, painter))
         path = results_path(experiment)
         if workers and experiment.launch.machine_rank == 0:
@@ -72,7 +77,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
     return path
 
 
-def run_process(cfg: CfgNode, experiment: ExperimentConfig, painter: Painting | None) -> None:
+def run_process(cfg: CfgNode, experiment: ExperimentConfig, painter: PainterInfo | None) -> None:
     """What one training process does; the arguments travel to it pickled."""
     began = time.perf_counter()
     register_dataset(experiment.dataset)  # again: a spawned process knows no data set

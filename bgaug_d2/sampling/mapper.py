@@ -110,7 +110,8 @@ class BackgroundAugMapper:
             if record is None:
                 outcome = self._ask_for(dataset_dict, plan)
                 if outcome == "hit":
-                    record = self.cache.get(plan.key)
+                    # The worker wrote or verified it a moment ago.
+                    record = self.cache.get(plan.key, verify=False)
         except (MissError, PlanError):
             raise
         except Exception as error:  # noqa: BLE001 - counted in the sample, and logged

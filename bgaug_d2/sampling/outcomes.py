@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bgaug_d2.painting.passes import SKIP_REASONS
+from bgaug_d2.painting.prepare import SKIP_REASONS
 from bgaug_d2.worker.protocol import Reply
 
 # What a sample shows ("hit": a painted background; all others: the original), and why.

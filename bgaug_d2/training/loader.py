@@ -12,11 +12,11 @@ from bgaug_d2.augmentation import BackgroundAugmentation
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.from_cfg import baseline_loader, expanded, train_dicts
-from bgaug_d2.worker.start import Painting
+from bgaug_d2.worker.painter_info import PainterInfo
 
 
 def training_loader(
-    cfg: CfgNode, experiment: ExperimentConfig, painter: Painting | None
+    cfg: CfgNode, experiment: ExperimentConfig, painter: PainterInfo | None
 ) -> CountedLoader:
     """Batches of this training process; a baseline has the same stream of draws.
 

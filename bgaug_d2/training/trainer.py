@@ -28,7 +28,7 @@ from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.loader import training_loader
 from bgaug_d2.training.progress_hook import TrainingStats, TrainingStatsHook
 from bgaug_d2.training.swin import register_swin
-from bgaug_d2.worker.start import Painting
+from bgaug_d2.worker.painter_info import PainterInfo
 
 
 def inference_folder(cfg: CfgNode) -> str:
@@ -49,7 +49,7 @@ class BgAugTrainer(DefaultTrainer):
     """
 
     def __init__(
-        self, cfg: CfgNode, experiment: ExperimentConfig, painter: Painting | None = None
+        self, cfg: CfgNode, experiment: ExperimentConfig, painter: PainterInfo | None = None
     ) -> None:
         # As in DefaultTrainer, except for device_ids: it cannot wrap a model on the CPU.
         TrainerBase.__init__(self)

@@ -2,26 +2,34 @@
 
 No fault of a worker raises here: every call comes back with a ``Reply`` before its deadline.
 
-A job goes to the worker that its key names, or to the next one if that is down. A client sees a
-worker's end within milliseconds: its connection closes, and then the socket refuses (the worker is
-being restarted: ``request`` waits for it) or is no longer there (it has been given up).
+A job goes to the worker that its key names, or to the next one if that is down. A client notices a
+worker's end within milliseconds, because its connection closes. After that the socket either
+refuses (the worker is restarting, and ``request`` waits for it) or is gone (the worker was given
+up).
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bgaug_d2.config.bgaug import WorkerConfig
 from bgaug_d2.jobs.job import InpaintJob
-from bgaug_d2.worker.connections import Connections, DiedError, GoneError, RefusedError
+from bgaug_d2.worker.connections import (
+    Connections,
+    WorkerDied,
+    WorkerRemoved,
+    WorkerRestarting,
+)
 from bgaug_d2.worker.protocol import ProtocolError, Reply, encode_frame
 
 # A worker answers ``enqueue`` and ``stats`` at once; one that does not is hanging.
 _ANSWER_S = 2.0
-# From one look at a worker that restarts, or is busy, to the next one.
+# Seconds from one try to the next while a worker restarts or is busy; the pause doubles.
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.01, 0.5
-# A job that was being painted when its worker died, so many times, is taken for the cause.
+# A job whose worker died this often while painting it is taken for the cause.
 _MAX_DEATHS = 2
 
 _NOBODY = Reply("unavailable", "no worker answers")
@@ -29,9 +37,9 @@ _NOBODY = Reply("unavailable", "no worker answers")
 
 @dataclass
 class _Breaker:
-    """Stops asking a worker after ``limit`` failures in a row, but for one call per ``pause``.
+    """Stops asking a worker after ``limit`` failures in a row, except one call per ``pause``.
 
-    Without a lock, which a fork could leave locked for ever: a count lost to a race does no harm.
+    It has no lock, because a fork could leave a lock locked. A count lost to a race does no harm.
     """
 
     limit: int
@@ -45,7 +53,7 @@ class _Breaker:
         now = time.monotonic()
         if now < self.paused_until:
             return False
-        self.paused_until = now + self.pause  # the others wait for this call's outcome
+        self.paused_until = now + self.pause  # other calls wait for the outcome of this one
         return True
 
     def record(self, success: bool) -> None:
@@ -58,8 +66,16 @@ class _Breaker:
 
 
 @dataclass
-class _Course:
-    """What one ``request`` has met so far."""
+class _Attempt:
+    """The state of one ``request``.
+
+    Attributes:
+        frame: What is sent to a worker.
+        deadline: ``time.monotonic()`` at which to give up.
+        deaths: Workers that died while they painted the job.
+        last: The reply if the deadline came now.
+        waiting_for: Workers of the last round that may answer later: busy or restarting.
+    """
 
     frame: bytes
     deadline: float
@@ -71,13 +87,13 @@ class _Course:
 class WorkerClient:
     """The way to a pool of painting processes.
 
-    Every process and thread makes its own connections, when it first needs them.
+    Every process and thread makes its own connections at their first use.
 
     Args:
         addresses: Paths of the workers' sockets.
         deadline_s: How long ``request`` waits, in seconds.
         breaker_failures: Failures in a row after which a worker is not asked for a while.
-        breaker_cooldown_s: That while, in seconds.
+        breaker_cooldown_s: How long that is, in seconds.
     """
 
     def __init__(
@@ -96,14 +112,16 @@ class WorkerClient:
         self._connections = Connections(self.addresses)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Sockets cannot be pickled; a copy makes its own connections.
         return WorkerClient, self._arguments
 
     def request(self, job: InpaintJob, deadline_s: float | None = None) -> Reply:
         """Have a picture painted and wait for it.
 
-        A worker's crash is waited out and the job sent again, to be painted alone this time: so the
-        batch mates of a job that crashes its worker get their pictures, and that job an ``error``
-        after its second crash. A worker without room is asked again until the deadline.
+        When a worker crashes, the client waits for its restart and sends the job again, to be
+        painted isolated. So of all the jobs in a batch that crashed, the harmless ones get their
+        pictures, and the one that crashes its worker gets an ``error`` after the second crash. A
+        worker without room is asked again until the deadline.
 
         Args:
             job: The picture.
@@ -114,14 +132,14 @@ class WorkerClient:
         """
         deadline = time.monotonic() + (self.deadline_s if deadline_s is None else deadline_s)
         try:
-            course = _Course(_request_frame(job, alone=False), deadline)
+            attempt = _Attempt(_request_frame(job, isolated=False), deadline)
         except ProtocolError as error:
             return Reply("error", str(error))
         pause = _FIRST_PAUSE_S
-        while (reply := self._ask_each(job, course)) is None:
+        while (reply := self._ask_each(job, attempt)) is None:
             if time.monotonic() + pause >= deadline:
-                self._record_failures(course)
-                return course.last
+                self._record_failures(attempt)
+                return attempt.last
             time.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE_S)
         return reply
@@ -146,7 +164,7 @@ class WorkerClient:
                 reply = Reply.from_dict(self._connections.exchange(index, frame, deadline))
             except TimeoutError:
                 last = Reply("timeout", "the worker does not answer")
-            except (GoneError, RefusedError, DiedError, ProtocolError) as error:
+            except (WorkerRemoved, WorkerRestarting, WorkerDied, ProtocolError) as error:
                 last = Reply("unavailable", str(error))
             else:
                 self._breakers[index].record(success=True)
@@ -158,17 +176,18 @@ class WorkerClient:
         return last
 
     def stats(self) -> list[dict[str, Any] | None]:
-        """The counters of each worker, in the order of ``addresses``; None for one that is down."""
+        """The counters of each worker, in the order of ``addresses``; None where one is down."""
         return [self._command(index, "stats", _ANSWER_S) for index in range(len(self.addresses))]
 
     def ping(self, timeout_s: float) -> list[dict[str, Any] | None]:
-        """A sign of life of each worker, in the order of ``addresses``; None for one that is down.
+        """Ask each worker for a sign of life, in the order of ``addresses``.
 
         Args:
-            timeout_s: Seconds to wait for each; an idle one runs the model once before it answers.
+            timeout_s: Seconds to wait for each. An idle worker runs the model before it answers.
 
         Returns:
-            For each ``busy`` (bool) and ``progress`` (int, grows with all it does).
+            For each worker ``busy`` (bool) and ``progress`` (int, grows with every step of work),
+            or None if it is down.
         """
         return [self._command(index, "ping", timeout_s) for index in range(len(self.addresses))]
 
@@ -177,56 +196,73 @@ class WorkerClient:
         self._connections.close()
 
     def _order(self, key: str) -> list[int]:
+        # The same key goes to the same worker first, so that a picture is not painted twice when
+        # several loader processes ask for it.
         count = len(self.addresses)
         first = int(key[:8], 16) % count
         return [(first + step) % count for step in range(count)]
 
-    def _ask_each(self, job: InpaintJob, course: _Course) -> Reply | None:
+    def _ask_each(self, job: InpaintJob, attempt: _Attempt) -> Reply | None:
         """One round over the workers: a final reply, or None to try again after a pause."""
-        course.waiting_for.clear()
+        attempt.waiting_for.clear()
         for index in self._order(job.key):
             if not self._breakers[index].allows():
                 continue
             try:
                 reply = Reply.from_dict(
-                    self._connections.exchange(index, course.frame, course.deadline)
+                    self._connections.exchange(index, attempt.frame, attempt.deadline)
                 )
             except TimeoutError:
                 self._breakers[index].record(success=False)
                 return Reply("timeout", "the picture was not ready in time")
-            except GoneError as error:
+            except WorkerRemoved as error:
                 self._breakers[index].record(success=False)
-                course.last = Reply("unavailable", str(error))
+                attempt.last = Reply("unavailable", str(error))
                 continue
-            except DiedError as error:
-                course.last = Reply("unavailable", str(error))
+            except WorkerDied as error:
+                attempt.last = Reply("unavailable", str(error))
+                # A job that only waited in the queue cannot have killed the worker.
                 if error.started:
-                    course.deaths += 1
-                    course.frame = _request_frame(job, alone=True)
-                    if course.deaths == _MAX_DEATHS:
+                    attempt.deaths += 1
+                    attempt.frame = _request_frame(job, isolated=True)
+                    if attempt.deaths == _MAX_DEATHS:
                         return Reply("error", f"its worker died {_MAX_DEATHS} times painting it")
-            except (RefusedError, ProtocolError) as error:
-                course.last = Reply("unavailable", str(error))
+            except (WorkerRestarting, ProtocolError) as error:
+                attempt.last = Reply("unavailable", str(error))
             else:
                 self._breakers[index].record(success=True)
                 if reply.status != "busy":
                     return reply
-                course.last = reply
-            course.waiting_for.add(index)
-        return None if course.waiting_for else course.last
+                attempt.last = reply
+            attempt.waiting_for.add(index)
+        return None if attempt.waiting_for else attempt.last
 
-    def _record_failures(self, course: _Course) -> None:
-        if course.last.status != "busy":
-            for index in course.waiting_for:
+    def _record_failures(self, attempt: _Attempt) -> None:
+        # A worker that is busy works, so waiting for it in vain is no failure.
+        if attempt.last.status != "busy":
+            for index in attempt.waiting_for:
                 self._breakers[index].record(success=False)
 
     def _command(self, index: int, op: str, timeout_s: float) -> dict[str, Any] | None:
         try:
             deadline = time.monotonic() + timeout_s
             return self._connections.exchange(index, encode_frame({"op": op}), deadline)
-        except (TimeoutError, GoneError, RefusedError, DiedError, ProtocolError):
+        except (TimeoutError, WorkerRemoved, WorkerRestarting, WorkerDied, ProtocolError):
             return None
 
 
-def _request_frame(job: InpaintJob, alone: bool) -> bytes:
-    return encode_frame({"op": "request", "job": job.to_dict(), "alone": alone})
+def _request_frame(job: InpaintJob, isolated: bool) -> bytes:
+    return encode_frame({"op": "request", "job": job.to_dict(), "isolated": isolated})
+
+
+def worker_client(addresses: Sequence[str], worker: WorkerConfig) -> WorkerClient | None:
+    """A client of the painting processes with the configured patience; None where none runs."""
+    if not addresses:
+        return None
+    advanced = worker.advanced
+    return WorkerClient(
+        list(addresses),
+        advanced.deadline_s,
+        advanced.breaker_failures,
+        advanced.breaker_cooldown_s,
+    )

@@ -1,6 +1,6 @@
 """Connections to the painting processes, one for each process, thread and worker.
 
-They are made when they are first needed, and again after a worker's restart or a fork.
+A connection is made at its first use, and again after a worker's restart or a fork.
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ from typing import Any
 
 from bgaug_d2.worker.protocol import STARTED, ProtocolError, check_peer, receive_frame, send_frame
 
-# From the first byte of an answer to its last.
+# Seconds from the first byte of an answer to its last.
 _FRAME_S = 2.0
 
 
-class GoneError(Exception):
-    """Nobody will answer at this address any more."""
+class WorkerRemoved(Exception):  # noqa: N818 - an event that the client handles, not a mistake
+    """There is no worker at this address any more."""
 
 
-class RefusedError(Exception):
-    """Nobody answers at this address at the moment."""
+class WorkerRestarting(Exception):  # noqa: N818
+    """No worker answers at this address at the moment."""
 
 
-class DiedError(Exception):
-    """The connection ended without an answer; ``started``: while the job was being painted."""
+class WorkerDied(Exception):  # noqa: N818
+    """The connection ended without an answer.
+
+    Attributes:
+        started: Whether the worker had begun to paint the job.
+    """
 
     def __init__(self, started: bool) -> None:
         super().__init__("the worker closed the connection")
@@ -34,10 +38,11 @@ class DiedError(Exception):
 
 
 class Connections:
-    """Exchanges frames with the workers at ``addresses``, which are numbered in their order."""
+    """Exchanges frames with the workers at ``addresses``; worker ``index`` is at the index-th."""
 
     def __init__(self, addresses: list[str]) -> None:
         self._addresses = addresses
+        # A connection carries one message and its answer at a time, so threads cannot share one.
         self._local = threading.local()
 
     def close(self) -> None:
@@ -51,24 +56,26 @@ class Connections:
 
         Raises:
             TimeoutError: The answer did not come by ``deadline`` (``time.monotonic()``).
-            GoneError, RefusedError, DiedError: See there.
+            WorkerRemoved, WorkerRestarting, WorkerDied: See each.
         """
         connection = self._connections().pop(index, None)
         if connection is not None:
             try:
-                return self._converse(index, connection, frame, deadline)
-            except DiedError as error:
+                return self._exchange_once(index, connection, frame, deadline)
+            except WorkerDied as error:
                 if error.started:
                     raise
-                # Most likely the worker was restarted since the last call: not a fault of this one.
-        return self._converse(index, self._connect(index, deadline), frame, deadline)
+                # Most likely the worker restarted since the last call, so this job did not kill it:
+                # once more over a new connection.
+        return self._exchange_once(index, self._connect(index, deadline), frame, deadline)
 
-    def _converse(
+    def _exchange_once(
         self, index: int, connection: socket.socket, frame: bytes, deadline: float
     ) -> dict[str, Any]:
         """``exchange`` over one connection, which is kept only if the answer was read to its end.
 
-        Otherwise (a timeout, Ctrl-C) that answer could still come and be taken for the next one's.
+        After a timeout or Ctrl-C the answer could still come; the next call would take it for its
+        own.
         """
         started = False
         try:
@@ -76,13 +83,13 @@ class Connections:
             while (answer := receive_frame(connection, deadline, _FRAME_S)) == STARTED:
                 started = True
             if answer is None:
-                raise DiedError(started)
+                raise WorkerDied(started)
             self._connections()[index] = connection
             return answer
         except TimeoutError:
             raise
         except (ProtocolError, OSError):
-            raise DiedError(started) from None
+            raise WorkerDied(started) from None
         finally:
             if self._connections().get(index) is not connection:
                 connection.close()
@@ -101,13 +108,13 @@ class Connections:
         except TimeoutError:
             raise
         except FileNotFoundError:
-            raise GoneError(f"there is no worker at {address}") from None
+            raise WorkerRemoved(f"there is no worker at {address}") from None
         except (OSError, ProtocolError) as error:
-            raise RefusedError(f"{address}: {error}") from None
+            raise WorkerRestarting(f"{address}: {error}") from None
         return connection
 
     def _connections(self) -> dict[int, socket.socket]:
-        """This thread's connections; a forked child closes what it inherited and starts anew."""
+        """This thread's connections; a forked child closes those it inherited and makes its own."""
         local = self._local
         if getattr(local, "pid", None) != os.getpid():
             for connection in getattr(local, "connections", {}).values():

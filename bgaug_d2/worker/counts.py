@@ -1,4 +1,4 @@
-"""Counters that several threads raise."""
+"""Named counters that several threads raise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 
 
 class Counts:
-    """Named counters that several threads raise."""
+    """Counters by name, each from 0."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,6 +19,6 @@ class Counts:
             self._counts[name] += 1
 
     def snapshot(self) -> dict[str, int]:
-        """All counters, those above zero."""
+        """A copy of all counters above zero."""
         with self._lock:
             return dict(self._counts)

@@ -20,85 +20,102 @@ class Task:
 
     Attributes:
         job: What to paint.
-        waiters: For each client that waits for it, where ``STARTED`` and the reply are put.
-        alone: To be painted while nothing else is; it was in flight when a worker died.
-        attempt: Which seed of the pass at hand, from 0.
-        prepared: Set once the image is read, and anew before each further pass.
-        result: Set while a painted square waits to be finished.
+        waiters: One queue for each client that waits; it gets ``STARTED``, then the reply.
+        isolated: Whether to paint it while nothing else is painted, because it was in flight when
+            a worker died.
+        attempt: Which seed of the current pass, from 0.
+        prepared: The image before the current pass; None until it is read.
+        result: The painted square while it waits to be finished, else None.
     """
 
     job: InpaintJob
     waiters: list[SimpleQueue[dict[str, Any]]] = field(default_factory=list)
-    alone: bool = False
+    isolated: bool = False
     attempt: int = 0
     prepared: Prepared | None = None
     result: PaintResult | None = None
 
 
-class TaskTable:
+class JobQueue:
     """Jobs by key, each held once however often it is asked for; all methods are thread-safe.
 
-    ``take`` gives first a started task whose painted square came back, then the oldest task that
-    somebody waits for, then the youngest of the others. Those come from looking ahead, in the order
-    in which training will need them: where painting is too slow for all, the oldest are needed too
-    soon to be ready, and the youngest still can be. It starts no task while ``max_started`` are
-    under way, or hold ``max_started_bytes``: that bounds the memory between disk and cache.
+    A task is ``waiting_with_client`` (not started, a client waits for it), ``prefetch`` (not
+    started, nobody waits) or ``running``; a running one is also ``decoded`` while its painted
+    square waits for a CPU thread. ``take`` gives the first of these that there is:
+
+    1. a decoded task;
+    2. the oldest task with a waiting client;
+    3. the youngest prefetch task. Looking ahead asks in the order in which training needs the
+       pictures. Where painting is too slow for all, the oldest are needed too soon to be ready in
+       time, and the youngest still can be.
+
+    No task starts while ``max_running`` are running or hold ``max_running_bytes``: that bounds the
+    memory between disk and cache.
 
     Args:
-        capacity: Tasks held at most, started or not.
-        max_started: Tasks between ``take`` and ``settle``.
-        max_started_bytes: Estimate of what their arrays hold; one task is always let through.
+        capacity: Tasks held at most, running or not.
+        max_running: Tasks between ``take`` and ``settle`` at most.
+        max_running_bytes: Estimated bytes of their arrays at most. One task may always run.
     """
 
-    def __init__(self, capacity: int, max_started: int, max_started_bytes: int) -> None:
+    def __init__(self, capacity: int, max_running: int, max_running_bytes: int) -> None:
         self._capacity = capacity
-        self._max_started = max_started
-        self._max_started_bytes = max_started_bytes
+        self._max_running = max_running
+        self._max_running_bytes = max_running_bytes
         self._changed = threading.Condition()
-        self._wanted: dict[str, Task] = {}  # not started, somebody waits; dicts keep their order
-        self._unwanted: dict[str, Task] = {}  # not started, nobody waits
-        self._started: dict[str, Task] = {}
-        self._started_bytes = 0
-        self._painted: deque[Task] = deque()
+        # Dicts keep the order in which jobs came.
+        self._waiting_with_client: dict[str, Task] = {}
+        self._prefetch: dict[str, Task] = {}
+        self._running: dict[str, Task] = {}
+        self._running_bytes = 0
+        self._decoded: deque[Task] = deque()
         self._closed = False
         self.displaced = 0
 
-    def add(self, job: InpaintJob, alone: bool, waiter: SimpleQueue[dict[str, Any]] | None) -> bool:
-        """Hold a job, or join the task that already does.
+    def add(
+        self, job: InpaintJob, isolated: bool, waiter: SimpleQueue[dict[str, Any]] | None
+    ) -> bool:
+        """Hold a job, or join the task that already holds it.
 
-        Where there is no room it takes the place of the oldest one that nobody waits for.
+        In a full queue it takes the place of the oldest prefetch task.
+
+        Args:
+            job: What to paint.
+            isolated: See ``Task``.
+            waiter: Where the client that asks waits; None if it does not wait.
 
         Returns:
-            False if there is no such job either.
+            False if the queue is full and has no prefetch task.
         """
         key = job.key
         with self._changed:
-            task = self._started.get(key)
+            task = self._running.get(key)
             if task is not None:
                 if waiter is not None:
                     task.waiters.append(waiter)
                     waiter.put(STARTED)
                 return True
-            task = self._wanted.get(key) or self._unwanted.get(key)
+            task = self._waiting_with_client.get(key) or self._prefetch.get(key)
             if task is None:
                 if not self._make_room():
                     return False
                 task = Task(job)
-            task.alone = task.alone or alone
+            task.isolated = task.isolated or isolated
             if waiter is not None:
                 task.waiters.append(waiter)
-            if key not in self._wanted:
-                self._unwanted.pop(key, None)  # asked for again, it is young again
-                (self._wanted if task.waiters else self._unwanted)[key] = task
+            if key not in self._waiting_with_client:
+                # Out and in again: a job that is asked for again becomes the youngest.
+                self._prefetch.pop(key, None)
+                (self._waiting_with_client if task.waiters else self._prefetch)[key] = task
             self._changed.notify()
             return True
 
     def take(self) -> Task | None:
-        """The next task to work on, as soon as there is one; None once the table is closed."""
+        """The next task to work on, as soon as there is one; None once the queue is closed."""
         with self._changed:
             while not self._closed:
-                if self._painted:
-                    return self._painted.popleft()
+                if self._decoded:
+                    return self._decoded.popleft()
                 task = self._startable()
                 if task is not None:
                     return self._start(task)
@@ -106,19 +123,20 @@ class TaskTable:
             return None
 
     def hand_back(self, task: Task, result: PaintResult) -> None:
-        """Give a painted square to whoever takes next."""
+        """Give a task's painted square to whoever takes next."""
         with self._changed:
             task.result = result
-            self._painted.append(task)
+            self._decoded.append(task)
             self._changed.notify()
 
     def settle(self, task: Task, reply: Reply) -> None:
-        """Answer everybody who waits for a started task and forget it."""
+        """Answer all clients that wait for a running task and forget it."""
         with self._changed:
-            del self._started[task.job.key]
-            self._started_bytes -= _estimate_bytes(task.job)
+            del self._running[task.job.key]
+            self._running_bytes -= _estimate_bytes(task.job)
             for waiter in task.waiters:
                 waiter.put(reply.to_dict())
+            # All threads: the room of one large picture may be enough for several small ones.
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -128,37 +146,39 @@ class TaskTable:
             self._changed.notify_all()
 
     def sizes(self) -> dict[str, int]:
-        """How many tasks are ``queued`` and ``started``."""
+        """How many tasks are ``queued`` (not started) and ``running``."""
         with self._changed:
-            queued = len(self._wanted) + len(self._unwanted)
-            return {"queued": queued, "started": len(self._started)}
+            queued = len(self._waiting_with_client) + len(self._prefetch)
+            return {"queued": queued, "running": len(self._running)}
 
     def _make_room(self) -> bool:
-        held = len(self._wanted) + len(self._unwanted) + len(self._started)
+        held = len(self._waiting_with_client) + len(self._prefetch) + len(self._running)
         if held < self._capacity:
             return True
-        if not self._unwanted:
+        if not self._prefetch:
             return False
-        del self._unwanted[next(iter(self._unwanted))]  # whoever misses that picture asks again
+        # Nothing is lost: a draw that misses this picture asks for it again.
+        del self._prefetch[next(iter(self._prefetch))]
         self.displaced += 1
         return True
 
     def _startable(self) -> Task | None:
-        task = next(iter(self._wanted.values()), None)
-        task = task or next(reversed(self._unwanted.values()), None)
-        if task is None or not self._started:
+        task = next(iter(self._waiting_with_client.values()), None)
+        task = task or next(reversed(self._prefetch.values()), None)
+        if task is None or not self._running:
             return task
-        room = self._started_bytes + _estimate_bytes(task.job) <= self._max_started_bytes
-        if task.alone or len(self._started) >= self._max_started or not room:
+        room = self._running_bytes + _estimate_bytes(task.job) <= self._max_running_bytes
+        if task.isolated or len(self._running) >= self._max_running or not room:
             return None
-        return None if any(other.alone for other in self._started.values()) else task
+        return None if any(other.isolated for other in self._running.values()) else task
 
     def _start(self, task: Task) -> Task:
         key = task.job.key
-        self._wanted.pop(key, None)
-        self._unwanted.pop(key, None)
-        self._started[key] = task
-        self._started_bytes += _estimate_bytes(task.job)
+        self._waiting_with_client.pop(key, None)
+        self._prefetch.pop(key, None)
+        self._running[key] = task
+        self._running_bytes += _estimate_bytes(task.job)
+        # So that the client knows whether a worker that dies was painting its job.
         for waiter in task.waiters:
             waiter.put(STARTED)
         return task

@@ -2,13 +2,14 @@
 
     take -> cache? -> prepare -> engine -> finish -> cache.put -> settle
                                    ^         |
-                                   +- retry -+   another seed, up to ``quality.max_retries``
-                                   +- next --+   pass of the picture, where objects are painted
+                                   +- retry -+   with another seed, up to ``quality.max_retries``
+                                   +- next --+   next pass, where objects are painted
 
-A retry repeats only the pass that failed. What a pass gave is kept in memory only: a picture whose
-process dies is painted from the start when it is asked for again.
+A retry repeats only the pass that failed. The result of a pass is kept in memory only. If the
+process dies, the picture is painted from the start when somebody asks for it again.
 
-Whatever becomes of a job, it is settled once, with a ``Reply``, and counted.
+Every job is settled once, with a ``Reply``, and counted, whatever happens to it. A job that is
+painted reads no picture back: what ``cache.put`` wrote needs no check by its writer.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bgaug_d2.painting.prepare import SkipImage, prepare
 from bgaug_d2.painting.sidecar import job_sidecar, sidecar
 from bgaug_d2.pixels.encode import encode_picture
 from bgaug_d2.worker.counts import Counts
-from bgaug_d2.worker.job_queue import Task, TaskTable
+from bgaug_d2.worker.job_queue import JobQueue, Task
 from bgaug_d2.worker.protocol import Reply
 
 logger = logging.getLogger(__name__)
@@ -40,12 +41,12 @@ _NO_WRITE = Reply("error", "the cache cannot be written to, so nothing is painte
 
 
 class PaintLoop:
-    """Takes tasks from ``table`` and settles them.
+    """Takes tasks from ``queue`` and settles them.
 
     Args:
         engine: Paints; used by the thread that calls ``run_engine`` only.
-        table: Holds the tasks.
-        cache: Takes the pictures.
+        queue: Holds the tasks.
+        cache: Stores the pictures.
         image_root: Folder that the jobs' file names are relative to.
         counts: Gets ``painted``, ``retries``, ``rejected/<reason>``, ``errors``, ``unexpected``,
             ``engine_errors``, ``stray_results``.
@@ -55,14 +56,14 @@ class PaintLoop:
     def __init__(
         self,
         engine: PaintEngine,
-        table: TaskTable,
+        queue: JobQueue,
         cache: VariantCache,
         image_root: str,
         counts: Counts,
         on_painted: Callable[[], None],
     ) -> None:
         self._engine = engine
-        self._table = table
+        self._queue = queue
         self._cache = cache
         self._image_root = image_root
         self._counts = counts
@@ -75,7 +76,7 @@ class PaintLoop:
 
     @property
     def progress(self) -> int:
-        """Grows with everything that is done: the sign of life of a busy process."""
+        """Grows with every step of work: the sign of life of a busy process."""
         return self._engine.progress + self._steps
 
     @property
@@ -84,33 +85,37 @@ class PaintLoop:
         return self._engine.max_batch_rows
 
     def engine_metrics(self) -> dict[str, float | None]:
-        """What the engine tells of its work."""
+        """The engine's numbers about its work."""
         return self._engine.metrics()
 
     def images_per_second(self) -> float:
-        """Pictures a second over the last 64, up to now."""
+        """Pictures per second, from the first of the last 64 until now."""
         times = list(self._painted_at)
         return len(times) / (time.monotonic() - times[0]) if len(times) > 1 else 0.0
 
     def probe(self) -> threading.Event:
-        """Have the model run once; the event is set when that went well."""
+        """Run the model once; the event is set when that succeeded."""
         done = threading.Event()
         self._inbox.put(done)
         return done
 
     def run_engine(self) -> None:
-        """Paint for ever. An exception of the engine comes through: only a new process can help."""
+        """Paint without end.
+
+        An exception of the engine ends it, because after a CUDA error only a new process helps.
+        """
         while True:
             self._read_inbox()
             for result in self._engine.poll():
                 self._accept(result)
+            # A request that the engine forgot would leave its clients waiting until their deadline.
             if self._in_engine and not self._engine.pending:
                 for request_id in list(self._in_engine):
                     self._accept(PaintResult(request_id, None, "the engine lost the request"))
 
     def run_cpu(self) -> None:
-        """Prepare and finish tasks until the table is closed; several threads run this."""
-        while (task := self._table.take()) is not None:
+        """Prepare and finish tasks until the queue is closed; several threads run this."""
+        while (task := self._queue.take()) is not None:
             try:
                 reply = self._prepare(task) if task.result is None else self._finish(task)
             except (ImageError, AnnotationError, OSError) as error:
@@ -124,7 +129,7 @@ class PaintLoop:
                 self._settle(task, reply)
 
     def _read_inbox(self) -> None:
-        """Submit what has come; wait for it if the engine has nothing to do."""
+        """Submit what is in the inbox; wait for an item if the engine has nothing to do."""
         wait = not self._engine.pending
         while True:
             try:
@@ -133,7 +138,7 @@ class PaintLoop:
                 return
             wait = False
             if isinstance(item, threading.Event):
-                if not self._engine.pending:  # else its progress is the sign of life
+                if not self._engine.pending:  # a busy engine shows its progress
                     self._engine.probe()
                 item.set()
             else:
@@ -145,16 +150,17 @@ class PaintLoop:
         task = self._in_engine.pop(result.request_id, None)
         if task is None:
             self._counts.add("stray_results")
-            logger.error("the engine answered %s, which was not asked", result.request_id)
+            logger.error("the engine answered %s, which nobody requested", result.request_id)
         else:
-            self._table.hand_back(task, result)
+            self._queue.hand_back(task, result)
 
     def _prepare(self, task: Task) -> Reply | None:
-        """Read a task's image and send it to the engine: None; a reply if that is not needed."""
+        """Send a task to the engine and return None, or return the reply if nothing is to paint."""
+        # The server has found nothing, but since then another process can have painted it.
         reply = known_reply(self._cache, task.job.key)
         if reply is not None:
             return reply
-        if self._cache.read_only:
+        if self._cache.read_only:  # painting would be in vain
             return _NO_WRITE
         try:
             prepared = prepare(task.job, self._image_root)
@@ -164,16 +170,16 @@ class PaintLoop:
         return None
 
     def _send(self, task: Task, prepared: Prepared, attempt: int) -> None:
-        """Have the engine paint the pass that ``prepared`` is at."""
+        """Have the engine paint the next pass of ``prepared``."""
         task.prepared, task.attempt = prepared, attempt
         self._inbox.put((task, prepared.request(attempt)))
 
     def _finish(self, task: Task) -> Reply | None:
-        """Store what the engine gave: a reply; None if the task goes back to the engine."""
+        """Finish a pass; the reply, or None if the task goes to the engine once more."""
         prepared, result = task.prepared, task.result
         if prepared is None or result is None:
-            raise RuntimeError(f"job {task.job.key} is to be finished before it was painted")
-        task.result = None
+            raise RuntimeError(f"job {task.job.key} cannot be finished before it is painted")
+        task.result = None  # frees the square while further passes run
         if result.image is None:
             self._counts.add("engine_errors")
             again = self._retry(task, prepared)
@@ -213,12 +219,16 @@ class PaintLoop:
         if reply.status == "error":
             self._counts.add("errors")
             logger.warning("job %s: %s", task.job.key, reply.reason)
-        self._table.settle(task, reply)
+        self._queue.settle(task, reply)
 
 
 def known_reply(cache: VariantCache, key: str) -> Reply | None:
-    """The reply to a job that the cache has an entry or a rejection for, else None."""
-    known = cache.get(key) if cache.contains(key) else None
+    """``done`` or ``rejected`` if the cache has a sound record of a job, else None.
+
+    The picture is read and hashed, so whoever gets ``done`` need not verify it again. Where there
+    is no record this costs one failed ``open``.
+    """
+    known = cache.get(key)
     if known is None:
         return None
     return Reply("done") if isinstance(known, CacheEntry) else Reply("rejected", known.reason)

@@ -16,9 +16,9 @@ from bgaug_d2.config.bgaug import WorkerConfig
 from bgaug_d2.errors import WorkerStartError
 from bgaug_d2.worker.client import WorkerClient
 from bgaug_d2.worker.protocol import WorkerSpec
-from bgaug_d2.worker.supervisor import Keeper
+from bgaug_d2.worker.supervisor import ProcessSupervisor
 
-# A worker that was told to end has so long, in seconds, before it is killed.
+# Seconds that a worker has to end by itself before it is killed.
 _STOP_S = 2.0
 # The kernel's limit for the path of a socket is 107 bytes, names in the folder need about 20.
 _MAX_SOCKET_FOLDER = 80
@@ -27,14 +27,14 @@ _MAX_SOCKET_FOLDER = 80
 class WorkerPool:
     """Painting processes, one for each spec, that end with this process whatever ends it.
 
-    ``stop`` abandons what is queued: whoever wants a picture waits for its reply first. A pool
-    belongs to the process that made it; its copy in a forked process does nothing.
+    ``stop`` abandons the queues, so wait for a picture's reply before it. A pool belongs to the
+    process that made it; its copy in a forked process does nothing.
 
     Args:
-        specs: What each process is told; ``socket`` is filled in here. Relative paths mean the
-            current folder of the call of ``start``, after restarts as well.
-        settings: Patience and restarts.
-        log_dir: Folder for the workers' logs, ``worker-<n>.log``; None keeps them until ``stop``.
+        specs: One for each process; ``socket`` is filled in here. Relative paths are relative to
+            the current folder of the call of ``start``, after restarts as well.
+        settings: Time-outs and restarts.
+        log_dir: Folder for the workers' logs, ``worker-<n>.log``; None deletes them at ``stop``.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class WorkerPool:
         self._log_dir = log_dir
         self._owner = os.getpid()
         self._folder: Path | None = None
-        self._keepers: list[Keeper] = []
+        self._supervisors: list[ProcessSupervisor] = []
 
     def start(self) -> None:
         """Start all workers; return when they are ready.
@@ -55,7 +55,7 @@ class WorkerPool:
         Raises:
             WorkerStartError: One is not; all are stopped again.
         """
-        if self._keepers:
+        if self._supervisors:
             raise RuntimeError("the pool was started before; make a new one")
         try:
             self._folder = _socket_folder()
@@ -64,34 +64,37 @@ class WorkerPool:
             for number, spec in enumerate(self._specs):
                 name = f"worker-{number}"
                 spec = replace(spec, socket=str(self._folder / f"{name}.sock"))
-                self._keepers.append(Keeper(spec, self._settings, log_dir / f"{name}.log"))
-            for keeper in self._keepers:
-                keeper.start()
-            for keeper in self._keepers:
-                keeper.settled.wait()
-                if keeper.fault is not None:
-                    raise WorkerStartError(f"{keeper.name} did not start: {keeper.fault}")
+                self._supervisors.append(
+                    ProcessSupervisor(spec, self._settings, log_dir / f"{name}.log")
+                )
+            for supervisor in self._supervisors:
+                supervisor.start()
+            for supervisor in self._supervisors:
+                supervisor.settled.wait()
+                if supervisor.fault is not None:
+                    raise WorkerStartError(f"{supervisor.name} did not start: {supervisor.fault}")
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End all workers, within seconds; clients find nobody. Calling it again does nothing."""
+        """End all workers within seconds; clients notice it at once. A second call does nothing."""
         if os.getpid() != self._owner or self._folder is None:
             return
         folder, self._folder = self._folder, None
+        # First the sockets: without them no client waits for a restart.
         for address in self.addresses:
             Path(address).unlink(missing_ok=True)
-        for keeper in self._keepers:
-            keeper.request_stop()
+        for supervisor in self._supervisors:
+            supervisor.request_stop()
         deadline = time.monotonic() + _STOP_S
-        for keeper in self._keepers:
-            if keeper.ident is not None:
-                keeper.join(max(deadline - time.monotonic(), 0))
-        for keeper in self._keepers:
-            if keeper.is_alive():
-                keeper.kill()
-                keeper.join(_STOP_S)
+        for supervisor in self._supervisors:
+            if supervisor.ident is not None:  # else it was never started
+                supervisor.join(max(deadline - time.monotonic(), 0))
+        for supervisor in self._supervisors:
+            if supervisor.is_alive():
+                supervisor.kill()
+                supervisor.join(_STOP_S)
         shutil.rmtree(folder, ignore_errors=True)
 
     def __enter__(self) -> WorkerPool:
@@ -108,17 +111,17 @@ class WorkerPool:
 
     @property
     def addresses(self) -> list[str]:
-        """Paths of the workers' sockets, which stay the same when a worker is started anew."""
-        return [keeper.address for keeper in self._keepers]
+        """Paths of the workers' sockets, which stay the same when a worker restarts."""
+        return [supervisor.address for supervisor in self._supervisors]
 
     def client(self) -> WorkerClient:
         """A client with the settings' deadline and circuit breaker."""
-        settings = self._settings
+        advanced = self._settings.advanced
         return WorkerClient(
             self.addresses,
-            settings.deadline_s,
-            settings.breaker_failures,
-            settings.breaker_cooldown_s,
+            advanced.deadline_s,
+            advanced.breaker_failures,
+            advanced.breaker_cooldown_s,
         )
 
     def stats(self) -> dict[str, Any]:
@@ -126,8 +129,8 @@ class WorkerPool:
         with contextlib.closing(self.client()) as client:
             workers = client.stats()
         return {
-            "restarts": sum(keeper.restarts for keeper in self._keepers),
-            "given_up": sum(keeper.fault is not None for keeper in self._keepers),
+            "restarts": sum(supervisor.restarts for supervisor in self._supervisors),
+            "given_up": sum(supervisor.fault is not None for supervisor in self._supervisors),
             "workers": workers,
         }
 
@@ -135,6 +138,7 @@ class WorkerPool:
 def _socket_folder() -> Path:
     """A new folder that only this user can enter, with a path short enough for a socket."""
     folder = tempfile.mkdtemp(prefix="bgaug-")
+    # TMPDIR of a batch system can be long.
     if len(folder) > _MAX_SOCKET_FOLDER:
         os.rmdir(folder)
         folder = tempfile.mkdtemp(prefix="bgaug-", dir="/tmp")

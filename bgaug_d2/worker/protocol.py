@@ -11,7 +11,7 @@ to a message before it sends the next one:
 ``{"op": "stats"}``           counters
 ============================  ====================================================================
 
-The first two are answered by a ``Reply``. ``request`` may say ``"alone": true`` (see ``client``).
+A ``Reply`` answers the first two. ``request`` may say ``"isolated": true`` (see ``client``).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
 class ProtocolError(ValueError):
-    """A peer sent what is no frame, or has no business here; its connection gets closed."""
+    """A peer sent something else than a frame, or is another user's; its connection is closed."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """How a job fared.
+    """The outcome of a job.
 
     Attributes:
         status: ``done`` (the cache has the picture), ``rejected`` (the cache has a rejection),
@@ -70,19 +70,19 @@ class Reply:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a painting process is told when it starts, as one line of JSON on its standard input.
+    """What a painting process has to know, as one line of JSON on its standard input.
 
     Attributes:
-        engine: ``module:callable``; called with ``engine_options`` it gives a ``PaintEngine``.
+        engine: ``module:callable``, which makes a ``PaintEngine`` of ``engine_options``.
         engine_options: JSON values.
         cache_dir: Folder of the cache.
         image_root: Folder that the jobs' file names are relative to.
-        recipe_model_sha256: Jobs whose recipe names other weights are refused.
-        dtype: Jobs whose recipe names another number format are refused.
+        recipe_model_sha256: Digest of the weights; jobs for other weights are refused.
+        dtype: Number format; jobs for another one are refused.
         cache_max_bytes: Quota of the cache; 0 means none.
         threads: CPU threads that decode, build masks and encode.
-        queue_size: Jobs held at most.
-        max_started: Pictures in memory at most; 0 means two per row of a UNet call.
+        queue_size: Jobs held at most, those in memory included.
+        max_running: Pictures in memory at most; 0 means two per row of a UNet call.
         socket: Path of its socket; the pool fills it in.
     """
 
@@ -95,7 +95,7 @@ class WorkerSpec:
     cache_max_bytes: int = 0
     threads: int = 2
     queue_size: int = 512
-    max_started: int = 0
+    max_running: int = 0
     socket: str = ""
 
     def to_line(self) -> bytes:

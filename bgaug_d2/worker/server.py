@@ -1,6 +1,6 @@
-"""Answers the clients of a painting process, each connection in a thread of its own.
+"""Answers the clients of a painting process.
 
-So a client that is slow, silent or gone holds up nobody.
+Each connection has a thread of its own, so a client that is slow, silent or gone delays nobody.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.jobs.job import SCHEDULER, InpaintJob
 from bgaug_d2.jobs.parse import JobError, job_from_dict
 from bgaug_d2.worker.counts import Counts
-from bgaug_d2.worker.job_queue import TaskTable
+from bgaug_d2.worker.job_queue import JobQueue
 from bgaug_d2.worker.paint_loop import PaintLoop, known_reply
 from bgaug_d2.worker.protocol import (
     STARTED,
@@ -34,9 +34,9 @@ from bgaug_d2.worker.protocol import (
 
 logger = logging.getLogger(__name__)
 
-# A client has so many seconds from a message's first byte to its last, and to take an answer.
+# Seconds that a client has from a message's first byte to its last, and to take an answer.
 _FRAME_S = 5.0
-# More are closed at once; every loader process holds one, and each is a thread here.
+# Every loader process holds one, and each is a thread here. Further ones are closed at once.
 _MAX_CONNECTIONS = 512
 
 
@@ -45,22 +45,22 @@ class JobServer:
 
     Args:
         spec: Says which jobs are for this process.
-        table: Takes the jobs.
+        queue: Takes the jobs.
         loop: Works on them.
-        cache: Is asked before a job is taken.
+        cache: Answers for the pictures that are there already.
         counts: ``connections``, ``malformed``, ``vanished``, ``slow``, ``turned_away``, ...
     """
 
     def __init__(
         self,
         spec: WorkerSpec,
-        table: TaskTable,
+        queue: JobQueue,
         loop: PaintLoop,
         cache: VariantCache,
         counts: Counts,
     ) -> None:
         self._spec = spec
-        self._table = table
+        self._queue = queue
         self._loop = loop
         self._cache = cache
         self._counts = counts
@@ -68,13 +68,13 @@ class JobServer:
         self._began = time.monotonic()
 
     def listen(self) -> None:
-        """Bind the socket and answer in threads of its own.
+        """Bind the socket and answer in other threads.
 
         Raises:
             OSError: The path is too long or its folder is not there.
         """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # Bound elsewhere and renamed, so that the path never refuses while it is being bound.
+        # Bind elsewhere and rename, so that the path exists only once it accepts connections.
         unready = self._spec.socket + "~"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unready)
@@ -155,7 +155,7 @@ class JobServer:
             yield reply.to_dict()
             return
         waiter: SimpleQueue[dict[str, Any]] = SimpleQueue()
-        if not self._table.add(job, bool(message.get("alone")), waiter):
+        if not self._queue.add(job, bool(message.get("isolated")), waiter):
             self._counts.add("busy")
             yield Reply("busy", "the queue is full").to_dict()
             return
@@ -165,7 +165,7 @@ class JobServer:
 
     def _enqueue(self, job: InpaintJob) -> Iterator[dict[str, Any]]:
         reply = known_reply(self._cache, job.key)
-        if reply is None and self._table.add(job, alone=False, waiter=None):
+        if reply is None and self._queue.add(job, isolated=False, waiter=None):
             reply = Reply("queued")
         if reply is None:
             self._counts.add("busy")
@@ -176,18 +176,18 @@ class JobServer:
         busy = self._is_busy()
         if not busy:
             probed = self._loop.probe()
-            # A job that comes now may hold up the probe, but then its progress can be seen.
+            # A job that comes now may delay the probe; its progress is the sign of life then.
             while not (probed.wait(0.05) or busy):
                 busy = self._is_busy()
         return {"busy": busy, "progress": self._loop.progress}
 
     def _is_busy(self) -> bool:
-        return any(self._table.sizes().values())
+        return any(self._queue.sizes().values())
 
     def _stats(self) -> dict[str, Any]:
         return {
-            **self._table.sizes(),
-            "displaced": self._table.displaced,
+            **self._queue.sizes(),
+            "displaced": self._queue.displaced,
             "images_per_second": self._loop.images_per_second(),
             "max_batch_rows": self._loop.max_batch_rows,
             "engine": self._loop.engine_metrics(),

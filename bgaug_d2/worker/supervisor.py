@@ -1,7 +1,7 @@
-"""Keeps one painting process running: starts it, watches it, and starts it anew.
+"""Keeps one painting process running: starts it, watches it and restarts it.
 
-The keeper is a thread that lives as long as the pool, because the kernel kills a worker when the
-*thread* that started it ends: no other thread may start one.
+The supervisor is a thread that lives as long as the pool. The kernel kills a worker when the
+*thread* that started it ends, so no other thread may start one.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from bgaug_d2.worker.protocol import PAINTED, READY, WorkerSpec
 logger = logging.getLogger(__name__)
 
 _LONGEST_BACKOFF_S = 60.0
-# What the kernel may need to take a process apart, in seconds.
+# Seconds until a process has ended: by itself after its pipe closed, and after SIGKILL.
 _END_S, _KILL_S = 2.0, 10.0
-# Threads of GNU OpenMP wait for one another in a loop. Where another process has one's core, that
-# makes painting on a CPU over ten times slower; with a short loop it is as fast on an idle machine.
+# Threads of GNU OpenMP wait for each other in a busy loop. If another process has the core of one
+# of them, painting on a CPU gets over ten times slower. A short loop is as fast on an idle machine.
 _SHORT_SPINS = {"GOMP_SPINCOUNT": "1000"}
 
 
-class Keeper(threading.Thread):
+class ProcessSupervisor(threading.Thread):
     """Keeps one worker running.
 
     Attributes:
         address: Path of its socket.
         settled: Set once the first start has succeeded or failed.
-        fault: Why the worker does not run any more; None while it does or is being restarted.
-        restarts: How often it was started anew.
+        fault: Why the worker was given up; None while it runs or restarts.
+        restarts: Number of restarts so far.
     """
 
     def __init__(self, spec: WorkerSpec, settings: WorkerConfig, log_path: Path) -> None:
@@ -48,7 +48,7 @@ class Keeper(threading.Thread):
         self.fault: str | None = None
         self.restarts = 0
         self._spec = spec
-        self._settings = settings
+        self._settings = settings.advanced
         self._log_path = log_path
         self._folder = os.getcwd()
         self._stopping = threading.Event()
@@ -69,17 +69,17 @@ class Keeper(threading.Thread):
                 self._give_up(fault)
                 return
             pause = min(self._settings.backoff_s * 2 ** (in_a_row - 1), _LONGEST_BACKOFF_S)
-            logger.warning("%s: %s; started anew in %.1f s", self.name, fault, pause)
+            logger.warning("%s: %s; it restarts in %.1f s", self.name, fault, pause)
             if self._stopping.wait(pause):
                 return
             self.restarts += 1
 
     def request_stop(self) -> None:
-        """Tell the worker to end; the thread ends after it."""
+        """Ask the worker to end; the thread ends after it."""
         self._stopping.set()
         process = self._process
         if process is not None and process.stdin is not None:
-            # A byte, because a process that was forked from this one may hold the pipe open.
+            # A byte, because a process forked from this one may hold the pipe open.
             with contextlib.suppress(OSError, ValueError):
                 process.stdin.write(b"\n")
 
@@ -97,13 +97,13 @@ class Keeper(threading.Thread):
         self.settled.set()
 
     def _run_once(self) -> str:
-        """Start the worker and watch it to its end; why it ended."""
+        """Start the worker and watch it until it ends; returns why it ended."""
         self._painted = False
         with open(self._log_path, "ab") as log:
             log_start = log.tell()
             process = self._process = self._spawn(log.fileno())
         try:
-            if self._stopping.is_set():  # it was too late for request_stop
+            if self._stopping.is_set():  # request_stop came before there was a process
                 process.kill()
             fault = self._await_ready(process) or self._watch(process)
             if fault is None:
@@ -125,17 +125,17 @@ class Keeper(threading.Thread):
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=self._folder,
-            start_new_session=True,  # Ctrl-C reaches this process only, which then ends the worker
+            start_new_session=True,  # Ctrl-C reaches only this process, which then ends the worker
             env={**_SHORT_SPINS, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         )
         if process.stdin is None:
             raise RuntimeError("Popen gave no pipe")
-        with contextlib.suppress(BrokenPipeError):  # it died at once, which will show
+        with contextlib.suppress(BrokenPipeError):  # it died at once; _await_ready sees that
             process.stdin.write(self._spec.to_line())
         return process
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> str | None:
-        """None once the worker is ready or has ended by itself; otherwise what is wrong."""
+        """Returns None once the worker is ready or has ended by itself, else what is wrong."""
         events = _read_events(process, self._settings.start_timeout_s)
         if events is None:
             return f"it was not ready after {self._settings.start_timeout_s:g} s"
@@ -145,7 +145,7 @@ class Keeper(threading.Thread):
         return None
 
     def _watch(self, process: subprocess.Popen[bytes]) -> str | None:
-        """Return when the worker hangs: why; or has ended: None."""
+        """Returns why once the worker hangs, or None once it has ended."""
         settings = self._settings
         progress, last_sign = None, time.monotonic()
         while True:
@@ -156,7 +156,7 @@ class Keeper(threading.Thread):
                 self._painted = self._painted or PAINTED in events
                 last_sign = time.monotonic()
                 continue
-            # The answer of an idle worker that cannot run its model in time is no sign of life.
+            # An idle worker runs its model before it answers: a broken GPU is found between jobs.
             patience = last_sign + settings.hang_timeout_s - time.monotonic()
             with contextlib.closing(WorkerClient([self._spec.socket])) as client:
                 answer = client.ping(max(patience, 0.1))[0]
@@ -167,7 +167,7 @@ class Keeper(threading.Thread):
 
 
 def _read_events(process: subprocess.Popen[bytes], timeout_s: float) -> bytes | None:
-    """What the worker has written; None after ``timeout_s`` of silence, empty at its end."""
+    """The events of the worker; None after ``timeout_s`` of silence, empty at its end."""
     if process.stdout is None:
         raise RuntimeError("Popen gave no pipe")
     events = select.poll()

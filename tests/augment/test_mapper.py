@@ -34,7 +34,7 @@ from bgaug_d2.sampling.loader import VisitedDataset, build_train_loader
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from bgaug_d2.training.loader import training_loader
-from bgaug_d2.worker.start import Painting
+from bgaug_d2.worker.painter_info import PainterInfo
 from tests.helpers.dicts import annotation, coco_dicts, make_dict
 from tests.helpers.factories import MODEL
 from tests.helpers.loader_parts import sampler_of
@@ -270,7 +270,7 @@ def test_what_is_not_supported_is_an_error(
         build_mapper(cfg_of(**sections), settings, [make_dict(tmp_path, 1)])
 
 
-def toy_loader(folder: Path, *overrides: str, painter: Painting | None = None) -> CountedLoader:
+def toy_loader(folder: Path, *overrides: str, painter: PainterInfo | None = None) -> CountedLoader:
     experiment = experiment_of(*smoke(folder, "toy_baseline", *overrides))
     handle = register_dataset(experiment.dataset)
     cfg = to_cfg(experiment, handle.train, handle.test, "cpu")
@@ -290,7 +290,7 @@ def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path
 
 
 def test_painted_backgrounds_are_augmented_too(tmp_path: Path) -> None:
-    painter = Painting(MODEL, "float32", str(tmp_path / "toy"))
+    painter = PainterInfo(MODEL, "float32", str(tmp_path / "toy"))
     loader = toy_loader(tmp_path, "bgaug=replace", "augment=copy_paste", painter=painter)
     wrapper = mapper_in(loader)
     assert type(wrapper) is BackgroundAugMapper

@@ -11,6 +11,7 @@ from bgaug_d2.config.bgaug import BgAugConfig
 from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.training.detectron2_cfg import to_cfg
+from bgaug_d2.worker.engines import check_inpainter
 from tests.helpers.tool_runs import CONFIGS, experiment_of, options_of
 
 EXPERIMENTS = options_of("experiment")
@@ -82,8 +83,9 @@ def test_object_augmentation_is_the_papers_expansion(option: str, target: str) -
 
 
 def test_a_local_model_has_to_be_named() -> None:
-    with pytest.raises(ConfigError, match=r"inpainter\.model is empty"):
-        experiment_of("inpainter=local")
+    for option in ("local", "none"):
+        with pytest.raises(ConfigError, match=r"inpainter\.model is empty"):
+            check_inpainter(experiment_of(f"inpainter={option}").inpainter, "coco")
 
 
 ABLATIONS: dict[str, dict[str, object]] = {

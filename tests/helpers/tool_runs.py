@@ -38,7 +38,7 @@ def smoke(folder: Path, name: str, *overrides: str) -> list[str]:
         *(f"experiment={name}", "debug=cpu_smoke", f"output_dir={folder}/run"),
         *(f"dataset.root={folder}/toy", f"bgaug.cache.dir={folder}/cache"),
         *("dataset.toy.image_size=64", "bgaug.recipe.num_inference_steps=2"),
-        "bgaug.worker.rows=2",
+        "bgaug.worker.max_batch_rows=2",
         *overrides,
     ]
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bgaug_d2.cache.store import VariantCache
-from bgaug_d2.config.bgaug import WorkerConfig
+from bgaug_d2.config.bgaug import AdvancedWorkerConfig, WorkerConfig
 from bgaug_d2.jobs.job import InpaintJob
+from bgaug_d2.worker import engines
 from bgaug_d2.worker.pool import WorkerPool
 from bgaug_d2.worker.protocol import WorkerSpec
 from tests.helpers.factories import MODEL, make_job, write_image
@@ -51,9 +55,9 @@ class Site:
         }
         return WorkerSpec(**defaults | (spec or {}))
 
-    def pool(self, *specs: WorkerSpec, **settings: Any) -> WorkerPool:
+    def pool(self, *specs: WorkerSpec, **advanced: Any) -> WorkerPool:
         """A pool, not started, that is quick to notice and to restart."""
-        config = WorkerConfig(**{**FAST, **settings})
+        config = WorkerConfig(advanced=AdvancedWorkerConfig(**{**FAST, **advanced}))
         return WorkerPool(list(specs) or [self.spec()], config, str(self.root / "logs"))
 
     def painted(self) -> list[list[str]]:
@@ -61,6 +65,12 @@ class Site:
         if not self.record.exists():
             return []
         return [json.loads(line) for line in self.record.read_text().splitlines()]
+
+
+def use_engine(monkeypatch: pytest.MonkeyPatch, builder: str) -> None:
+    """Put another engine, ``module:callable``, in the place of the default one."""
+    kind = replace(engines.ENGINES["continuous"], builder=builder)
+    monkeypatch.setitem(engines.ENGINES, "continuous", kind)
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:

@@ -22,12 +22,12 @@ from tools.pretrain.stages import through_autoencoder
 
 @cache
 def loaded() -> InpaintModel:
-    identity, folder = identify(InpainterConfig())
+    identity, folder = identify(InpainterConfig(model="tiny"))
     return load_model(folder, "cpu", "float32", identity)
 
 
 def test_it_is_part_of_the_package_and_small() -> None:
-    identity, folder = identify(InpainterConfig())
+    identity, folder = identify(InpainterConfig(model="tiny"))
     assert folder == TINY_MODEL
     assert (identity.id, identity.license) == ("tiny", "Apache-2.0")
     sizes = {name: (folder / name).stat().st_size for name in model_files(folder)}

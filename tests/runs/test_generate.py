@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from bgaug_d2.runs.generate import generate
 from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
 from bgaug_d2.runs.train import run
 from bgaug_d2.sampling.planner import DrawPlan
-from bgaug_d2.worker import start
 from tests.helpers.factories import make_source
 from tests.helpers.tool_runs import REPOSITORY, experiment_of, smoke, tool
+from tests.helpers.worker_parts import use_engine
 
 
 def small(folder: Path, *overrides: str) -> ExperimentConfig:
@@ -40,12 +40,12 @@ def pictures(folder: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paints noise, and obeys orders in prompts; a real model takes seconds to load."""
-    monkeypatch.setattr(start, "ENGINE", "tests.helpers.fake_engines:build")
+    use_engine(monkeypatch, "tests.helpers.fake_engines:build")
 
 
 @pytest.fixture
 def no_workers(monkeypatch: pytest.MonkeyPatch, fake_engine: None) -> None:
-    monkeypatch.setattr(start, "ENGINE", "bgaug_d2.nowhere:engine")
+    use_engine(monkeypatch, "bgaug_d2.nowhere:engine")
 
 
 def test_everything_is_painted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +60,20 @@ def test_everything_is_painted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     # A damaged picture is found and painted again; what is there needs no painting process.
     Path(pictures(tmp_path)[0]).write_bytes(b"damaged")
     assert dict(+generate(experiment).counts) == {"cached": 7, "painted": 1}
-    monkeypatch.setattr(start, "ENGINE", "bgaug_d2.nowhere:engine")
+    use_engine(monkeypatch, "bgaug_d2.nowhere:engine")
     assert dict(+generate(experiment).counts) == {"cached": 8}
+
+
+@pytest.mark.parametrize("program", [generate, run])
+def test_toy_pictures_for_photographs_are_refused_before_anything_starts(
+    tmp_path: Path, program: Callable[[ExperimentConfig], object]
+) -> None:
+    toy = ("dataset=coco", "inpainter.allow_toy_model=false")
+    with pytest.raises(ConfigError, match="'tiny' knows the toy world only.*inpainter=sd21_base"):
+        program(small(tmp_path, *toy))
+    with pytest.raises(ConfigError, match="inpainter.model is empty"):
+        program(small(tmp_path, "inpainter.model=''"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_finds_every_picture(tmp_path: Path) -> None:
@@ -105,9 +117,9 @@ def test_images_without_room_are_skipped(tmp_path: Path) -> None:
 
 
 def test_workers_that_die_are_given_up_and_what_is_missing_is_told(tmp_path: Path) -> None:
-    dying = ["bgaug.recipe.prompt_text=exit", "bgaug.worker.max_restarts=1"]
+    dying = ["bgaug.recipe.prompt_text=exit", "bgaug.worker.advanced.max_restarts=1"]
     began = time.monotonic()
-    report = generate(small(tmp_path, *dying, "bgaug.worker.backoff_s=0.01"))
+    report = generate(small(tmp_path, *dying, "bgaug.worker.advanced.backoff_s=0.01"))
     assert time.monotonic() - began < 60
     assert report.counts["painted"] == 0
     assert report.counts["error"] + report.counts["unavailable"] > 0

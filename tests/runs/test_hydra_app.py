@@ -62,6 +62,10 @@ def test_values_arrive_with_their_types() -> None:
     ("content", "sentence"),
     [
         ({"bgaug": {"recipe": {"d": 1}}}, "'bgaug.recipe.d'; did you mean bgaug.recipe.D"),
+        (
+            {"bgaug": {"worker": {"deadline_s": 5}}},
+            r"'bgaug.worker.deadline_s'; did you mean bgaug.worker.advanced.deadline_s\?",
+        ),
         ({"bgaug": {"D": 1}}, "'bgaug.D'; did you mean bgaug.recipe.D"),
         ({"recipe": {"D": 0.3}}, "'recipe'; did you mean bgaug.recipe"),
         ({"seed": "7"}, "seed='7' must be a whole number"),

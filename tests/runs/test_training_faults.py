@@ -77,7 +77,9 @@ def logged(folder: Path, name: str) -> dict[int, float]:
 
 
 def test_training_finishes_while_its_worker_is_killed_once_a_second(tmp_path: Path) -> None:
-    process = start(tmp_path, "bgaug.worker.max_restarts=1000", "bgaug.worker.backoff_s=0.1")
+    process = start(
+        tmp_path, "bgaug.worker.advanced.max_restarts=1000", "bgaug.worker.advanced.backoff_s=0.1"
+    )
     kills = 0
     while process.poll() is None:
         # The first start has to succeed; TensorBoard's file marks the beginning of training.

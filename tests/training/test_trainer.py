@@ -21,9 +21,9 @@ from bgaug_d2.sampling.outcomes import OUTCOMES
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from bgaug_d2.training.loader import next_iteration, training_loader
 from bgaug_d2.training.trainer import BgAugTrainer, build_optimizer
-from bgaug_d2.worker import start
 from tests.helpers.data_trees import write_voc
 from tests.helpers.tool_runs import experiment_of, smoke
+from tests.helpers.worker_parts import use_engine
 
 
 def results_of(experiment: ExperimentConfig) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_duplicates_are_originals(folder: Path) -> None:
 @pytest.fixture
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Paints noise, and obeys orders in prompts; a real model takes seconds to load."""
-    monkeypatch.setattr(start, "ENGINE", "tests.helpers.fake_engines:build")
+    use_engine(monkeypatch, "tests.helpers.fake_engines:build")
 
 
 @pytest.mark.usefixtures("fake_engine")
@@ -154,7 +154,7 @@ def test_an_augmented_run(folder: Path, baseline: dict[str, Any]) -> None:
 def test_no_fault_of_a_worker_ends_training(folder: Path, fault: str) -> None:
     name = fault.partition(" ")[0]
     arguments = smoke(folder, "toy_bgaug", f"output_dir={folder}/{name}", "bgaug.p=1")
-    workers = ["bgaug.worker.max_restarts=1", "bgaug.worker.backoff_s=0.01"]
+    workers = ["bgaug.worker.advanced.max_restarts=1", "bgaug.worker.advanced.backoff_s=0.01"]
     arguments += [f"bgaug.recipe.prompt_text={fault}", "schedule.iterations=4", *workers]
     found = results_of(experiment_of(*arguments))
     assert sum(found["outcomes"].values()) == 8

@@ -130,7 +130,7 @@ def test_a_request_brings_the_workers_answer(make_worker: MakeWorker, status: st
     worker = make_worker(always(STARTED, {"status": status, "reason": "why"}))
     job = make_job()
     assert client_of(worker).request(job) == Reply(status, "why")
-    assert worker.messages == [{"op": "request", "job": _wire(job), "alone": False}]
+    assert worker.messages == [{"op": "request", "job": _wire(job), "isolated": False}]
 
 
 @pytest.mark.parametrize("status", ["queued", "done", "busy", "error"])
@@ -278,7 +278,7 @@ def test_a_dead_worker_is_noticed_at_once_and_its_restart_awaited(make_worker: M
     threading.Thread(target=crash, daemon=True).start()
     with within(2.0):
         assert client.request(make_job()) == Reply("done")
-    assert [message["alone"] for message in worker.messages] == [False, True]
+    assert [message["isolated"] for message in worker.messages] == [False, True]
 
 
 def test_a_worker_that_was_given_up_is_not_waited_for(make_worker: MakeWorker) -> None:
@@ -309,13 +309,13 @@ def test_a_job_that_twice_kills_its_worker_is_an_error(make_worker: MakeWorker) 
     with within(2.0):
         reply = client_of(worker).request(make_job())
     assert (reply.status, "died 2 times" in reply.reason) == ("error", True)
-    assert [message["alone"] for message in worker.messages] == [False, True]
+    assert [message["isolated"] for message in worker.messages] == [False, True]
 
 
 def test_a_job_that_only_queued_when_workers_died_is_innocent(make_worker: MakeWorker) -> None:
     worker = make_worker(in_turn([CLOSE], [CLOSE], [CLOSE], [CLOSE], [STARTED, DONE]))
     assert client_of(worker).request(make_job()) == Reply("done")
-    assert not any(message["alone"] for message in worker.messages)
+    assert not any(message["isolated"] for message in worker.messages)
 
 
 def test_a_restart_between_two_calls_goes_unnoticed(make_worker: MakeWorker) -> None:

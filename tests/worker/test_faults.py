@@ -256,7 +256,7 @@ def test_crashes_in_a_row_do_after_longer_and_longer_pauses(
         assert client.request(site.job()).status == "unavailable"
         assert client.enqueue(site.job()).status == "unavailable"
         assert time.monotonic() - began < 0.5
-    pauses = [text.rpartition(" in ")[2] for text in caplog.messages if "started anew" in text]
+    pauses = [text.rpartition(" in ")[2] for text in caplog.messages if "it restarts" in text]
     assert pauses == ["0.1 s", "0.2 s"]
     assert "the GPU is gone; it is given up" in caplog.text
 

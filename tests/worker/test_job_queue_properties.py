@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgaug_d2.worker.job_queue import Task, TaskTable
+from bgaug_d2.worker.job_queue import JobQueue, Task
 from bgaug_d2.worker.protocol import STARTED, Reply
 from tests.helpers.factories import make_job
 
 JOBS = [make_job(variant=variant) for variant in range(1, 9)]
-CAPACITY, STARTED_LIMIT = 4, 2
+CAPACITY, RUNNING_LIMIT = 4, 2
 
 events = st.one_of(
     st.tuples(st.just("enqueue"), st.integers(0, 7), st.just(False)),
@@ -31,54 +31,54 @@ def answers(waiter: SimpleQueue[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @given(st.lists(events, max_size=60))
 def test_everybody_who_was_let_in_is_answered_once(course: list[tuple[str, int, bool]]) -> None:
-    table = TaskTable(CAPACITY, STARTED_LIMIT, 1 << 40)
+    queue = JobQueue(CAPACITY, RUNNING_LIMIT, 1 << 40)
     waiters: list[tuple[str, SimpleQueue[dict[str, Any]]]] = []
-    started: list[Task] = []
+    running: list[Task] = []
     suspects: set[str] = set()
     accepted = settled = 0
 
     def take() -> None:
-        task = table.take()
+        task = queue.take()
         assert task is not None
-        assert not started or (task.job.key not in suspects and len(started) < STARTED_LIMIT)
-        assert not any(other.job.key in suspects for other in started)
-        started.append(task)
+        assert not running or (task.job.key not in suspects and len(running) < RUNNING_LIMIT)
+        assert not any(other.job.key in suspects for other in running)
+        running.append(task)
 
     def settle(position: int) -> None:
-        task = started.pop(position % len(started))
+        task = running.pop(position % len(running))
         suspects.discard(task.job.key)
-        table.settle(task, Reply("done", task.job.key))
+        queue.settle(task, Reply("done", task.job.key))
 
-    for event, number, alone in course:
+    for event, number, isolated in course:
         job = JOBS[number]
-        before = sum(table.sizes().values())
+        before = sum(queue.sizes().values())
         if event == "enqueue":
-            displaced = table.displaced
-            if table.add(job, False, None):
-                accepted += sum(table.sizes().values()) - before + table.displaced - displaced
+            displaced = queue.displaced
+            if queue.add(job, False, None):
+                accepted += sum(queue.sizes().values()) - before + queue.displaced - displaced
         elif event == "request":
             waiter: SimpleQueue[dict[str, Any]] = SimpleQueue()
-            displaced = table.displaced
-            if table.add(job, alone, waiter):
-                grown = sum(table.sizes().values()) - before
-                accepted += grown + table.displaced - displaced
+            displaced = queue.displaced
+            if queue.add(job, isolated, waiter):
+                grown = sum(queue.sizes().values()) - before
+                accepted += grown + queue.displaced - displaced
                 waiters.append((job.key, waiter))
-                if alone and job.key not in {task.job.key for task in started}:
+                if isolated and job.key not in {task.job.key for task in running}:
                     suspects.add(job.key)
-        elif event == "take" and table.sizes()["queued"] and not started:
+        elif event == "take" and queue.sizes()["queued"] and not running:
             take()
-        elif event == "take" and len(started) < STARTED_LIMIT and not suspects:
-            if table.sizes()["queued"]:
+        elif event == "take" and len(running) < RUNNING_LIMIT and not suspects:
+            if queue.sizes()["queued"]:
                 take()
-        elif event == "settle" and started:
+        elif event == "settle" and running:
             settle(number)
             settled += 1
-        assert sum(table.sizes().values()) <= CAPACITY
-        assert table.sizes()["started"] == len(started)
-        assert accepted == settled + table.displaced + sum(table.sizes().values())
+        assert sum(queue.sizes().values()) <= CAPACITY
+        assert queue.sizes()["running"] == len(running)
+        assert accepted == settled + queue.displaced + sum(queue.sizes().values())
 
-    while started or table.sizes()["queued"]:
-        if started:
+    while running or queue.sizes()["queued"]:
+        if running:
             settle(0)
         else:
             take()

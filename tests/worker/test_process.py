@@ -25,7 +25,7 @@ from bgaug_d2.pixels.read import read_image
 from bgaug_d2.worker import server
 from bgaug_d2.worker.client import WorkerClient
 from bgaug_d2.worker.counts import Counts
-from bgaug_d2.worker.job_queue import TaskTable
+from bgaug_d2.worker.job_queue import JobQueue
 from bgaug_d2.worker.paint_loop import PaintLoop
 from bgaug_d2.worker.pool import WorkerPool
 from bgaug_d2.worker.protocol import Reply, encode_frame, receive_frame
@@ -473,7 +473,7 @@ def test_stats_say_what_goes_on(site: Site, pool: WorkerPool, client: WorkerClie
     for _ in range(3):
         client.request(site.job())
     (stats,) = pool.stats()["workers"]
-    assert stats["queued"] == stats["started"] == 0
+    assert stats["queued"] == stats["running"] == 0
     assert stats["max_batch_rows"] == 1
     assert stats["engine"] == {"queue": 0}
     assert stats["images_per_second"] > 0
@@ -483,7 +483,7 @@ def test_stats_say_what_goes_on(site: Site, pool: WorkerPool, client: WorkerClie
 
 def test_who_waits_goes_before_who_does_not(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    with site.pool(site.spec(spec={"max_started": 1}, delay_s=0.1)) as pool:
+    with site.pool(site.spec(spec={"max_running": 1}, delay_s=0.1)) as pool:
         client = pool.client()
         for number in range(6):
             assert client.enqueue(site.job(f"look-ahead {number}")).status == "queued"
@@ -494,7 +494,7 @@ def test_who_waits_goes_before_who_does_not(tmp_path: Path) -> None:
 
 def test_a_full_queue_gives_up_the_oldest_and_counts_it(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    spec = site.spec(spec={"queue_size": 4, "max_started": 1}, delay_s=0.2)
+    spec = site.spec(spec={"queue_size": 4, "max_running": 1}, delay_s=0.2)
     with site.pool(spec) as pool:
         client = pool.client()
         jobs = [site.job() for _ in range(8)]
@@ -508,7 +508,7 @@ def test_a_full_queue_gives_up_the_oldest_and_counts_it(tmp_path: Path) -> None:
         assert not any(site.cache.contains(jobs[number].key) for number in (1, 3, 4))
 
 
-@pytest.mark.parametrize(("fields", "limit"), [({"max_started": 3}, 3), ({}, 4)])
+@pytest.mark.parametrize(("fields", "limit"), [({"max_running": 3}, 3), ({}, 4)])
 def test_pictures_in_memory_are_limited(tmp_path: Path, fields: dict[str, int], limit: int) -> None:
     site = Site(tmp_path)
     with site.pool(site.spec(spec=fields, delay_s=0.02)) as pool:
@@ -518,7 +518,7 @@ def test_pictures_in_memory_are_limited(tmp_path: Path, fields: dict[str, int], 
             assert client.enqueue(job).status == "queued"
         seen = []
         while not all(site.cache.contains(job.key) for job in jobs):
-            seen.append((client.stats()[0] or {})["started"])
+            seen.append((client.stats()[0] or {})["running"])
         assert max(seen) == limit
 
 
@@ -558,9 +558,9 @@ def test_more_connections_than_allowed_are_closed_and_the_others_go_on(
 ) -> None:
     monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
     spec = dataclasses.replace(site.spec(), socket=str(tmp_path / "s"))
-    table, tally = TaskTable(8, 8, 1 << 30), Counts()
-    loop = PaintLoop(FakeEngine({}), table, site.cache, str(site.data), tally, lambda: None)
-    JobServer(spec, table, loop, site.cache, tally).listen()
+    queue, tally = JobQueue(8, 8, 1 << 30), Counts()
+    loop = PaintLoop(FakeEngine({}), queue, site.cache, str(site.data), tally, lambda: None)
+    JobServer(spec, queue, loop, site.cache, tally).listen()
     client = WorkerClient([spec.socket])
     with contextlib.ExitStack() as stack:
         for _ in range(2):
@@ -580,7 +580,7 @@ def test_the_real_engine_with_the_tiny_model(
     from bgaug_d2.config.bgaug import InpainterConfig
     from bgaug_d2.inpaint.model.identity import identify
 
-    identity, path = identify(InpainterConfig())
+    identity, path = identify(InpainterConfig(model="tiny"))
     site = Site(tmp_path)
     options = {
         "model_path": str(path),

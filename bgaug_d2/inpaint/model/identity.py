@@ -18,8 +18,6 @@ from bgaug_d2.jobs.job import ModelIdentity
 
 logger = logging.getLogger(__name__)
 
-TOY_BACKGROUNDS = "toy_backgrounds"  # no model: ``data.toy.drawing_engine``
-_TOY_BACKGROUNDS_VERSION = "1"  # grows whenever other pictures are drawn
 TINY = "tiny"
 TINY_MODEL = Path(__file__).parents[1] / "tiny_model"  # part of the package
 TINY_LICENSE = "Apache-2.0"
@@ -59,13 +57,9 @@ def identify(cfg: InpainterConfig, offline: bool = False) -> tuple[ModelIdentity
     Raises:
         ModelError: The folder or the hub model is missing, or it has no files to load.
     """
+    if not cfg.model:  # the path "" would be the current folder
+        raise ModelError("inpainter.model is empty; give a hub id, a local folder or 'tiny'")
     local = Path(cfg.model).expanduser()
-    if cfg.model == TOY_BACKGROUNDS:
-        digest = hashlib.sha256(f"{TOY_BACKGROUNDS} {_TOY_BACKGROUNDS_VERSION}".encode())
-        identity = ModelIdentity(
-            TOY_BACKGROUNDS, _TOY_BACKGROUNDS_VERSION, digest.hexdigest(), TINY_LICENSE
-        )
-        return identity, TINY_MODEL.parent
     if cfg.model == TINY:
         return ModelIdentity(TINY, "", digest_model(TINY_MODEL), TINY_LICENSE), TINY_MODEL
     if local.is_dir():

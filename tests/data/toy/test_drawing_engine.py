@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from bgaug_d2.config.bgaug import BgAugConfig, InpainterConfig
 from bgaug_d2.config.recipe import RecipeConfig
-from bgaug_d2.data.toy.drawing_engine import build_drawing_engine
+from bgaug_d2.data.toy.drawing_engine import build_drawing_engine, identify_drawing
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.worker.start import painting_without_workers, painting_workers
@@ -41,7 +42,7 @@ def test_only_the_background_is_new_and_seeds_decide_it() -> None:
 
 @pytest.mark.parametrize("target", ["objects", "objects_and_background"])
 def test_it_draws_no_objects(target: str, tmp_path: Path) -> None:
-    inpainter = InpainterConfig(model="toy_backgrounds")
+    inpainter = InpainterConfig(engine="toy_backgrounds")
     settings = BgAugConfig(recipe=RecipeConfig(target=target))
     with (
         pytest.raises(ConfigError, match=f"draws backgrounds only, .*'{target}'"),
@@ -49,14 +50,17 @@ def test_it_draws_no_objects(target: str, tmp_path: Path) -> None:
     ):
         pass
     with pytest.raises(ConfigError, match="inpainter=tiny"):
-        painting_without_workers(settings, inpainter, str(tmp_path), identify(inpainter)[0])
+        painting_without_workers(settings, inpainter, str(tmp_path), identify_drawing(inpainter)[0])
 
 
 def test_it_is_an_inpainter_of_its_own(tmp_path: Path) -> None:
-    drawing, _ = identify(InpainterConfig(model="toy_backgrounds"))
-    tiny, _ = identify(InpainterConfig())
+    drawing, _ = identify_drawing(InpainterConfig())
+    tiny, _ = identify(InpainterConfig(model="tiny"))
     assert drawing.sha256 != tiny.sha256
-    arguments = smoke(tmp_path, "toy_bgaug_expand", "inpainter.model=toy_backgrounds")
+    # Literal, because it is part of every key.
+    assert (drawing.id, drawing.revision, drawing.license) == ("toy_backgrounds", "1", "Apache-2.0")
+    assert drawing.sha256 == hashlib.sha256(b"toy_backgrounds 1").hexdigest()
+    arguments = smoke(tmp_path, "toy_bgaug_expand", "inpainter.engine=toy_backgrounds")
     done = tool("generate", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "generate_report.json").read_text())
