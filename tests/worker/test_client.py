@@ -246,7 +246,10 @@ def test_no_room_until_the_deadline_is_busy_and_no_failure(make_worker: MakeWork
 
 
 @pytest.mark.parametrize("answers", [[HOLD], [STARTED, HOLD], [b"\x00\x00", HOLD]])
-def test_silence_is_a_timeout_at_the_deadline(make_worker: MakeWorker, answers: list[Any]) -> None:
+def test_silence_is_a_timeout_at_the_deadline(
+    make_worker: MakeWorker, answers: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgaug_d2.worker.connections._FRAME_S", FAR_S)
     worker = make_worker(always(*answers))
     for deadline in (0.0, 0.3):
         with quickly():

@@ -324,7 +324,7 @@ def test_stop_is_quick_with_work_queued_and_clients_waiting(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bgaug_d2.worker.pool._STOP_S", 60.0)
-    pool = site.pool(site.spec(delay_s=1.0))
+    pool = site.pool(site.spec(delay_s=1.0), hang_timeout_s=60.0)
     pool.start()
     client = pool.client()
     for _ in range(50):
@@ -360,7 +360,7 @@ def test_a_forked_copy_of_the_pool_stops_nothing_and_holds_up_nothing(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bgaug_d2.worker.pool._STOP_S", 60.0)
-    pool = site.pool()
+    pool = site.pool(hang_timeout_s=60.0)
     pool.start()
     pid = (pool.client().stats()[0] or {})["pid"]
     child = os.fork()
