@@ -38,15 +38,15 @@ SIZES = ("all", "small", "medium", "large")  # the order of pycocotools' size ra
 
 
 def breakdown(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> dict[str, Any]:
-    """Everything of this file about one task (``bbox`` or ``segm``).
+    """The breakdown of one task (``bbox`` or ``segm``).
 
     Args:
         coco_eval: After ``evaluate`` and ``accumulate``, with pycocotools' four size ranges.
         ratios: Background share of the images, 0..1, by image id.
 
     Returns:
-        ``background`` of ``by_background``, ``classes`` of ``by_class`` and ``size_limits``, the
-        largest area, in pixels, of a small and of a medium object.
+        A dict of ``background`` (from ``by_background``), ``classes`` (from ``by_class``) and
+        ``size_limits``: the largest area, in pixels, of a small and of a medium object.
     """
     return {
         "background": by_background(coco_eval, ratios),
@@ -58,8 +58,8 @@ def breakdown(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> dict[str, Any
 def by_background(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> list[dict[str, Any]]:
     """AP over the images of each bin of the background ratio, as if they were the whole set.
 
-    A bin's AP is the mean over the classes that it has objects of, so two bins with other classes
-    compare in part their classes.
+    A bin's AP is the mean over the classes that it has objects of. Bins with different classes
+    therefore differ in part because of their classes.
 
     Returns:
         Per bin ``from``, ``to``, ``images``, ``objects`` (without crowds), ``AP`` and ``AP50``. An
@@ -82,7 +82,7 @@ def by_background(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> list[dict
 def by_class(coco_eval: COCOeval) -> dict[str, dict[str, dict[str, Any]]]:
     """``AP``, ``AP50`` and ``objects`` (without crowds) by class name and ``SIZES``.
 
-    An object of another size, and a detection that matches it, count neither way.
+    An object of another size, and a detection that matches it, are ignored.
     """
     params = coco_eval.params
     num_areas, num_images = len(params.areaRng), len(params.imgIds)
@@ -103,7 +103,7 @@ def evaluated(
     task: str,
     area_ranges: Sequence[Sequence[float]] | None = None,
 ) -> COCOeval:
-    """Evaluate and accumulate detections, of which there may be none.
+    """Evaluate and accumulate detections; there may be none.
 
     Args:
         coco: Ground truth.
@@ -123,7 +123,7 @@ def evaluated(
 def image_ratios(images: Sequence[Mapping[str, Any]]) -> dict[Hashable, float]:
     """Background share, 0..1, of un-eroded pixels by image id (``ratios.background_ratios``).
 
-    An image whose annotations are broken has none: that is no reason to lose an evaluation.
+    An image with broken annotations has no ratio; the evaluation goes on without it.
 
     Args:
         images: With ``image_id``, ``height``, ``width`` and ``annotations``.
@@ -155,7 +155,7 @@ def in_memory(
 
 
 def breakdown_path(folder: str, dataset_name: str) -> Path:
-    """Where the evaluator of a data set leaves its breakdown for ``read_breakdowns``."""
+    """The file in which the evaluator of a data set leaves its breakdown."""
     return Path(folder) / f"breakdown_{quote(dataset_name, safe='')}.json"
 
 
@@ -167,7 +167,7 @@ def write_breakdown(content: Mapping[str, Any], folder: str, dataset_name: str) 
 
 
 def read_breakdowns(folder: str, dataset_names: Sequence[str]) -> dict[str, Any]:
-    """Breakdowns of the last evaluation: by task, with several data sets by set and task."""
+    """Breakdowns of the last evaluation, by task; of several data sets, by data set and task."""
     found = {}
     for name in dataset_names:
         path = breakdown_path(folder, name)
@@ -180,7 +180,8 @@ def _subset(coco_eval: COCOeval, chosen: Sequence[int]) -> dict[str, Any]:
     params = copy.copy(coco_eval.params)
     num_areas, num_images = len(params.areaRng), len(params.imgIds)
     part = copy.copy(coco_eval)
-    # pycocotools itself takes an image's place among the chosen ones for its place among all.
+    # ``accumulate`` would look up the chosen images by their place among all images, which is wrong
+    # for a subset; so the records are chosen here.
     part.evalImgs = [
         coco_eval.evalImgs[k * num_areas * num_images + i]
         for k in range(len(params.catIds))

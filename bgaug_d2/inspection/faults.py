@@ -1,15 +1,15 @@
 """Two faults of painted pictures, counted with a detector that was trained on the same classes.
 
-Hallucination: the model painted a further object, which has no label, into the background. Growth:
-a labelled object goes on beyond its mask. A detector errs by itself too, so each measure is taken
-on the original as well, with the same labels; what counts is the paired difference, painted minus
-original.
+Extra objects: the model painted a further object, which has no label, into the background.
+Object growth: the model continued a labelled object beyond its mask. A detector makes errors of its
+own, so each measure is taken on the original too, with the same labels. What counts is the paired
+difference, painted minus original.
 
-Growth counts only objects that the detector finds in both pictures, by an IoU of ``min_iou`` or
-more. With 0.5 an object that more than doubled is lost instead of counted, so growth reads low;
-how many were found in each picture is reported beside it.
+Growth counts only objects that the detector finds in both pictures, with an IoU of ``min_iou`` or
+more. With 0.5 an object that more than doubled is lost instead of counted, so growth reads low; the
+audit reports how many objects were found in each picture.
 
-Shapes: N detections, K labelled instances, H, W the image.
+Shapes: N detections, K labelled instances, H, W height and width of the image.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Labels:
     """The labelled objects of one picture.
 
     Attributes:
-        instances: bool (K, H, W), the objects that growth is measured of; no crowd regions.
+        instances: bool (K, H, W), the objects whose growth is measured; no crowd regions.
         object_mask: bool (H, W), the union of all objects, crowd regions included.
 
     Raises:
@@ -86,11 +86,11 @@ class Thresholds:
     """What counts as a detection, an extra object and a match.
 
     Attributes:
-        min_score: Detections below are left out, 0..1.
+        min_score: Detections with a lower score are left out, 0..1.
         max_overlap: Largest share of an extra object's mask, 0..1, on labelled objects.
-        dilation: Pixels that labelled objects are widened by, for the overlap alone; 0 or more.
-        min_pixels: Smallest extra object.
-        min_iou: Smallest IoU, in (0, 1], of a detection and the instance it is taken for.
+        dilation: Labelled objects are widened by these pixels, for the overlap alone; 0 or more.
+        min_pixels: Smallest area of an extra object, in pixels.
+        min_iou: Smallest IoU, in (0, 1], of a detection and the instance that it matches.
 
     Raises:
         ValueError: A value out of range.
@@ -116,14 +116,19 @@ class Thresholds:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One picture: ``extra`` objects, and per instance what ``growth`` returns."""
+    """Both measures of one picture.
+
+    Attributes:
+        extra: Number of extra objects.
+        matched, outside: Per instance, as ``object_growth`` returns them.
+    """
 
     extra: int
     matched: BoolMask
     outside: npt.NDArray[np.float64]
 
 
-def hallucinated(
+def extra_objects(
     detections: Detections,
     object_mask: BoolMask,
     min_score: float = 0.5,
@@ -131,7 +136,15 @@ def hallucinated(
     dilation: int = 2,
     min_pixels: int = 20,
 ) -> int:
-    """Number of detections that lie beside the labelled objects; arguments as in ``Thresholds``.
+    """Count the detections that lie beside the labelled objects.
+
+    Args:
+        detections: Detections in one picture.
+        object_mask: bool (H, W), the union of all labelled objects.
+        min_score: As in ``Thresholds``, like the arguments after it.
+        max_overlap: Largest share of an extra object's mask on labelled objects.
+        dilation: In pixels.
+        min_pixels: In pixels.
 
     Raises:
         ValueError: The masks have different sizes.
@@ -146,19 +159,20 @@ def hallucinated(
     return int(np.count_nonzero(extra))
 
 
-def growth(
+def object_growth(
     detections: Detections,
     instance_masks: BoolMask,
     object_mask: BoolMask,
     min_score: float = 0.5,
     min_iou: float = 0.5,
 ) -> tuple[BoolMask, npt.NDArray[np.float64]]:
-    """How far each labelled instance was detected outside the labelled objects.
+    """Measure how far the detection of each instance reaches beyond the labelled objects.
 
-    Instances get detections of any class, the pair of highest IoU first and each detection once.
+    Instances are matched with detections of any class, the pair of highest IoU first and each
+    detection once: a grown object may look like another class.
 
     Args:
-        detections: Of one picture.
+        detections: Detections in one picture.
         instance_masks: bool (K, H, W), without crowd regions.
         object_mask: bool (H, W), the union of all labelled objects.
         min_score: As in ``Thresholds``, like ``min_iou``.
@@ -187,7 +201,7 @@ def growth(
 
 def measure(detections: Detections, labels: Labels, thresholds: Thresholds) -> Measured:
     """Both measures of one picture."""
-    extra = hallucinated(
+    extra = extra_objects(
         detections,
         labels.object_mask,
         thresholds.min_score,
@@ -195,7 +209,7 @@ def measure(detections: Detections, labels: Labels, thresholds: Thresholds) -> M
         thresholds.dilation,
         thresholds.min_pixels,
     )
-    matched, outside = growth(
+    matched, outside = object_growth(
         detections, labels.instances, labels.object_mask, thresholds.min_score, thresholds.min_iou
     )
     return Measured(extra, matched, outside)
