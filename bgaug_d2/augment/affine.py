@@ -54,6 +54,7 @@ class AffineTransform(Transform):
         clipped = [
             clip_polygon(self.apply_coords(each), self.height, self.width) for each in polygons
         ]
+        # Detectron2 cannot rasterise empty polygons.
         return [each for each in clipped if len(each)]
 
     def inverse(self) -> AffineTransform:
@@ -66,6 +67,7 @@ class AffineTransform(Transform):
         matrix = self.matrix.copy()
         matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5
         warped: Array = cv2.warpAffine(
+            # OpenCV refuses views with negative strides, such as a flipped picture.
             np.ascontiguousarray(img),
             matrix,
             (self.width, self.height),

@@ -38,6 +38,7 @@ def build_mapper(
         stock: Mapper = DatasetMapper(cfg, True)
         return stock
     _check_supported(cfg)
+    # From Detectron2's own mapper, so that all else is as in a run without augmentation.
     options = DatasetMapper.from_config(cfg, True)
     image_format, augmentations = options["image_format"], options["augmentations"]
     if rand_augment.num_ops:

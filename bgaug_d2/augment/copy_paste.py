@@ -49,6 +49,7 @@ class CopyPaste:
         donors = [
             {name: each[name] for name in names if name in each}
             for each in dataset_dicts
+            # A crowd region is no single object that could be pasted.
             if any(not item.get("iscrowd", 0) for item in each["annotations"])
         ]
         if not donors:
@@ -106,6 +107,7 @@ class CopyPaste:
         layer = resize.apply_image(_flipped(picture, flip))
         pasted = []
         for index in chosen:
+            # The mask goes through the same flip, resize and shift as the picture.
             whole = _flipped(object_mask(objects[index], rows, columns), flip)
             whole = resize.apply_segmentation(whole.astype(np.uint8)).astype(bool)
             visible = _placed(whole, (height, width), top, left)
@@ -117,6 +119,7 @@ class CopyPaste:
         """The object without its covered pixels; None if too few are left."""
         whole = object_mask(item, *covered.shape)
         visible = whole & ~covered
+        # Unchanged, so its polygons stay exact.
         if np.array_equal(visible, whole):
             return item
         if not self._enough(visible, whole):
@@ -132,6 +135,7 @@ def _read(donor: dict[str, Any], image_format: str) -> Picture:
     try:
         picture: Picture = detection_utils.read_image(donor["file_name"], format=image_format)
         detection_utils.check_image_size(donor, picture)
+    # Detectron2 and Pillow raise many kinds; the user needs the donor's name in all cases.
     except Exception as error:
         raise DatasetError(
             f"{donor['file_name']}, whose objects were to be pasted, cannot be read "

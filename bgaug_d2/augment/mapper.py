@@ -68,6 +68,7 @@ class AugmentMapper:
                 has another size than the dict says.
             DatasetError: The image that objects were to be pasted from cannot be read.
         """
+        # A shallow copy is enough: ``objects_of`` copies the annotations.
         sample = dict(dataset_dict)
         # 1. The image and its objects, crowds left out.
         image = detection_utils.read_image(sample["file_name"], format=self.image_format)
@@ -79,6 +80,7 @@ class AugmentMapper:
         # 3. RandAugment, flip, resize.
         aug_input = AugInput(image)
         transforms = self.augmentations(aug_input)
+        # A flip leaves a view with negative strides, which torch refuses.
         image = np.ascontiguousarray(aug_input.image.transpose(2, 0, 1))
         # 4. Tensors.
         sample["image"] = torch.as_tensor(image)
@@ -94,6 +96,7 @@ class AugmentMapper:
         if self.tight_boxes and instances.has("gt_masks"):  # none where there is no object
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         instances = detection_utils.filter_empty_instances(instances)
+        # Masks were needed for the boxes only; a detector without a mask head must not get them.
         if instances.has("gt_masks") and not self.use_instance_mask:
             instances.remove("gt_masks")
         return instances

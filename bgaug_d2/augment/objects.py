@@ -37,6 +37,7 @@ def object_mask(item: Annotation, height: int, width: int) -> BoolMask:
     """
     segmentation = item["segmentation"]
     if isinstance(segmentation, dict):
+        # Decoded it would be an array of another shape, and fail far from here.
         if tuple(segmentation["size"]) != (height, width):
             raise DatasetError(
                 f"an RLE of size {list(segmentation['size'])} is in the annotations of an image "
@@ -69,6 +70,7 @@ def _object(annotation: Mapping[str, Any]) -> Annotation:
         [float(each) for each in annotation["bbox"]], annotation["bbox_mode"], BoxMode.XYXY_ABS
     )
     segmentation = annotation.get("segmentation")
+    # A box is the best that is known of the object's pixels.
     if not segmentation:
         segmentation = [[x0, y0, x1, y0, x1, y1, x0, y1]]
     if isinstance(segmentation, dict):

@@ -89,6 +89,7 @@ def photometric(image: Picture, op: str, strength: float, image_format: str) -> 
         A new picture, uint8 (H, W, 3), in the same format.
     """
     order = slice(None, None, -1 if image_format == "BGR" else 1)
+    # Pillow takes RGB: its grey, which colour and contrast use, weighs the channels differently.
     source = Image.fromarray(np.ascontiguousarray(image[:, :, order]))
     share = abs(strength)
     if op == "autocontrast":

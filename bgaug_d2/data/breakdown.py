@@ -67,6 +67,7 @@ def by_background(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> list[dict
     """
     image_ids = coco_eval.params.imgIds
     places = [
+        # Inner limits only: 0 and 1 belong to the first and the last bin.
         int(np.searchsorted(BACKGROUND_BINS[1:-1], ratios[each], side="right"))
         if each in ratios
         else None
@@ -92,6 +93,7 @@ def by_class(coco_eval: COCOeval) -> dict[str, dict[str, dict[str, Any]]]:
         for a, size in enumerate(SIZES):
             start = (k * num_areas + a) * num_images
             records = coco_eval.evalImgs[start : start + num_images]
+            # The last limit on detections, 100 per image, is the one of COCO's AP.
             precision = coco_eval.eval["precision"][:, :, k, a, -1]  # (T, R)
             sizes[size] = {**_ap(precision), "objects": _count_objects(records)}
     return found
@@ -111,6 +113,7 @@ def evaluated(
         task: ``bbox`` or ``segm``.
         area_ranges: Smallest and largest area, in pixels, of ``SIZES``; None for COCO's.
     """
+    # pycocotools prints its progress, and has no switch for that.
     with contextlib.redirect_stdout(io.StringIO()):
         coco_eval = COCOeval(coco, coco.loadRes(found) if found else _no_detections(coco), task)
         if area_ranges is not None:
@@ -163,6 +166,7 @@ def write_breakdown(content: Mapping[str, Any], folder: str, dataset_name: str) 
     """Write the tasks' breakdowns of one data set."""
     path = breakdown_path(folder, dataset_name)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # NaN is no JSON, and other readers of the file would fail on it.
     path.write_text(json.dumps(content, allow_nan=False))
 
 
@@ -179,6 +183,7 @@ def _subset(coco_eval: COCOeval, chosen: Sequence[int]) -> dict[str, Any]:
     """AP over the images at some places of ``params.imgIds``, and the number of their objects."""
     params = copy.copy(coco_eval.params)
     num_areas, num_images = len(params.areaRng), len(params.imgIds)
+    # A shallow copy: the records are large and only read.
     part = copy.copy(coco_eval)
     # ``accumulate`` would look up the chosen images by their place among all images, which is wrong
     # for a subset; so the records are chosen here.
@@ -201,6 +206,7 @@ def _ap(precision: npt.NDArray[np.float64]) -> dict[str, float | None]:
 
 
 def _mean_percent(precision: npt.NDArray[np.float64]) -> float | None:
+    # -1 marks classes without objects, which the mean leaves out as COCO does.
     there = precision[precision > -1]
     return float(there.mean() * 100) if there.size else None
 

@@ -54,6 +54,7 @@ def add_to_catalogue(name: str, loader: DictLoader, metadata: dict[str, Any]) ->
     """Register a data set under a name, with metadata; a name that is there stays as it is."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
+    # The name holds a digest of the settings, so what is there is the same.
     if name not in DatasetCatalog.list():
         DatasetCatalog.register(name, loader)
         MetadataCatalog.get(name).set(**metadata)

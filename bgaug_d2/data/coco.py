@@ -64,6 +64,7 @@ def fold_indices(n_images: int, percent: float, fold: int) -> npt.NDArray[np.int
     count = int(percent / 100 * n_images)
     if count == 0:
         raise DatasetError(f"dataset.coco.percent={percent!r} of {n_images} images is no image")
+    # The legacy generator, on purpose: the published folds were drawn with it.
     chosen = np.random.RandomState(fold).choice(n_images, count, replace=False)
     return np.asarray(chosen, dtype=np.int64)
 
@@ -99,6 +100,7 @@ def load_coco(
     captions = _read_captions(split, root)
     folder = find_inside(root, split.image_folder)
     dicts = load_coco_json(str(path), str(folder), name, extra_annotation_keys=["id"])
+    # Detectron2 reads all images; a fraction keeps those that were chosen.
     dicts = [each for each in dicts if each["image_id"] in ids]
     if captions is not None:
         for each in dicts:
@@ -112,6 +114,7 @@ def _checked_ids(
     """Check the annotation file and the image files; return the ids of the images to keep."""
     content = read_json(path)
     own_categories = check_categories(content, path)
+    # Otherwise a class number would mean one thing in training and another in testing.
     if categories is not None and own_categories != categories:
         raise DatasetError(
             f"{path} has other categories than the test split; they must be the same"
@@ -121,6 +124,7 @@ def _checked_ids(
     ids = list(images)
     if split.percent < 100:
         ids = [ids[index] for index in fold_indices(len(ids), split.percent, split.fold)]
+    # By id, so that the same images are kept whatever the order of the file.
     ids = sorted(ids)[: split.max_images or None]
     check_image_files((images[each] for each in ids), root, split.image_folder, path)
     logger.info("%s: %d of %d images, %d objects", path, len(ids), len(images), counts["objects"])
@@ -140,6 +144,7 @@ def _read_captions(split: CocoSplit, root: Path) -> dict[int, list[str]] | None:
     if not split.caption_file:
         return None
     path = find_inside(root, split.caption_file)
+    # Only some prompts need captions, and those complain where one is missing.
     if not path.is_file():
         logger.info("%s does not exist: no captions", path)
         return None

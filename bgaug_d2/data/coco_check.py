@@ -94,6 +94,7 @@ def check_annotations(
         DatasetError: A fault of the whole list.
     """
     counts = {"objects": 0, "rle_objects": 0, "short_polygons": 0}
+    # COCO's test sets come without annotations; there is nothing to check.
     if evaluated and "annotations" not in content:
         return counts
     seen: set[int] = set()
@@ -105,6 +106,7 @@ def check_annotations(
             seen.add(number)
             if not _is_int(image_id):
                 raise ValueError("its image_id is no whole number")
+            # Real files list annotations of images that were removed; Detectron2 never sees these.
             if image_id not in images:
                 continue
             _check_fields(annotation, categories, evaluated)
@@ -125,6 +127,7 @@ def _check_fields(
         raise ValueError(f"category_id {annotation['category_id']!r} is not among the categories")
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd is {annotation['iscrowd']!r}; expected 0 or 1")
+    # Detectron2 stops with an assertion here, which does not name the annotation.
     if annotation.get("ignore", 0) != 0:
         raise ValueError("'ignore' is set, which Detectron2 does not know; use iscrowd")
     if evaluated and "iscrowd" not in annotation:
@@ -140,6 +143,7 @@ def _check_shape(
     evaluated: bool,
 ) -> None:
     height, width = image["height"], image["width"]
+    # Annotators' tools leave points outside the image; far outside they are a fault.
     margin = max(height, width)
     bbox = annotation["bbox"]
     if not isinstance(bbox, list) or len(bbox) != 4:
@@ -175,6 +179,7 @@ def _check_rle(segmentation: Mapping[str, Any], height: int, width: int) -> None
         raise ValueError(f"RLE size {size!r} is not [height, width]")
     if not isinstance(counts, (str, list)):
         raise ValueError(f"RLE counts are a {type(counts).__name__}; expected a string or a list")
+    # pycocotools trusts the runs; what they can do to it, see ``pixels.rle``.
     rle.validate(counts, (size[0], size[1]), height, width)
 
 
@@ -210,4 +215,5 @@ def _records(content: Mapping[str, Any], field: str, path: Path) -> list[dict[st
 
 
 def _is_int(value: Any) -> TypeGuard[int]:
+    # JSON's true is an int in Python.
     return isinstance(value, int) and not isinstance(value, bool)

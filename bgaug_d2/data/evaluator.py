@@ -88,6 +88,7 @@ class BreakdownCOCOEvaluator(COCOEvaluator):
             coco_eval.accumulate()
             coco_eval.summarize()
         results: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        # A run that finds nothing must not look like one that was not measured.
         if coco_eval is None:  # nothing was found: AP 0 here, where Detectron2 has NaN
             coco_eval = evaluated(self._coco_api, [], iou_type, self._area_ranges)
         if self._ratios is None:
@@ -138,10 +139,12 @@ class BreakdownVOCEvaluator(PascalVOCDetectionEvaluator):
         super().process(inputs, outputs)
         for each, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to(self._cpu_device)
+            # Detectron2 keeps text rounded to a tenth of a pixel; COCO's rules get the exact boxes.
             self._found += instances_to_coco_json(instances, each["image_id"])
 
     def evaluate(self) -> dict[str, Any] | None:
         """VOC's ``AP``, ``AP50`` and ``AP75``, and ``AP50-<class>``; NaN without objects."""
+        # Every process takes part, also those that Detectron2's ``evaluate`` ends early below.
         gathered = comm.gather((dict(self._predictions), self._found), dst=0)
         results: dict[str, Any] | None = super().evaluate()
         if results is None:

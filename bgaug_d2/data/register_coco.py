@@ -47,6 +47,7 @@ def register_coco(config: DatasetConfig) -> DatasetHandle:
         DatasetError: The test split's annotation file, which names the classes, is malformed.
     """
     train, test = _coco_splits(config)
+    # The test split decides the classes; ``load_coco`` refuses a training split of others.
     categories = read_categories(test)
     class_names = list(categories.values())
     metadata = {
@@ -57,6 +58,7 @@ def register_coco(config: DatasetConfig) -> DatasetHandle:
     names = []
     for part, split in (("train", train), ("test", test)):
         share = f"{split.percent:g}pct_fold{split.fold}_" if split.percent < 100 else ""
+        # Two toy worlds in one folder, one after the other, are two data sets.
         drawn = asdict(config.toy) if config.kind == "toy" else {}
         name = f"{config.kind}_{part}_{share}{short_digest([asdict(split), drawn])}"
         extra: dict[str, Any] = {"image_root": split.root}

@@ -24,11 +24,13 @@ def register_names(config: DatasetConfig) -> DatasetHandle:
     known = list(DatasetCatalog.list())
     for name in (*config.train_names, *config.test_names):
         if name not in known:
+            # Detectron2's own error lists its whole catalogue.
             close = difflib.get_close_matches(name, known, n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "register it first"
             raise DatasetError(f"{name!r} is not in Detectron2's catalogue; {hint}")
     train, train_dicts = _shortened_names(config.train_names, config.max_train_images)
     test, _ = _shortened_names(config.test_names, config.max_test_images)
+    # Nothing in the catalogue says where images are, so the dicts have to.
     folders = {os.path.dirname(os.path.abspath(each["file_name"])) for each in train_dicts}
     metadata = MetadataCatalog.get(config.train_names[0])
     class_names = metadata.get("thing_classes")
@@ -60,6 +62,7 @@ def _shortened_names(names: Sequence[str], most: int) -> tuple[list[str], list[d
             # The evaluator must not count the images left out: no annotation file that lists them.
             for key in ("name", "json_file", "evaluator_type"):
                 metadata.pop(key, None)
+            # A name of its own: the user's entry stays as it is.
             short = f"{name}_first{room}"
             add_to_catalogue(short, partial(_first, name, room), metadata)
             name = short

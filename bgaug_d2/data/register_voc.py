@@ -74,5 +74,6 @@ def _shortened(splits: list[voc.VocSplit], most: int) -> list[voc.VocSplit]:
     for split in splits:
         if most > 0:
             kept.append(replace(split, max_images=most))
+            # The limit is for all splits together, in their order.
             most -= len(voc.read_image_ids(split))
     return kept

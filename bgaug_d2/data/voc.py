@@ -87,6 +87,7 @@ def read_image_ids(split: VocSplit) -> list[str]:
         if not re.fullmatch(r"\w+", image_id, flags=re.ASCII):
             raise DatasetError(f"{path}: {image_id!r} is no image id")
     if split.masks:
+        # One listing of the folder instead of a look at thousands of files.
         with_masks = _file_stems(split.folder / "SegmentationObject", ".png")
         ids = [image_id for image_id in ids if image_id in with_masks]
     ids = ids[: split.max_images or None]
@@ -166,6 +167,7 @@ class _SafeTreeBuilder(ET.TreeBuilder):
 def _parse_xml(path: Path) -> ET.Element:
     try:
         with path.open("rb") as file:
+            # One byte more than allowed is enough to see that the file is too large.
             content = file.read(_MAX_XML_BYTES + 1)
         if len(content) > _MAX_XML_BYTES:
             raise DatasetError(f"is larger than {_MAX_XML_BYTES} bytes")
@@ -193,8 +195,10 @@ def _object(item: ET.Element, height: int, width: int, evaluated: bool) -> dict[
     x0, y0, x1, y1 = (float(text) for text in texts)
     # VOC counts pixels from 1 and includes the last one, so its (1, W) is all of [0, W].
     x0, y0 = x0 - 1, y0 - 1
+    # ``float`` reads 'nan' and 'inf', and every comparison below is False for NaN.
     if not all(map(math.isfinite, (x0, y0, x1, y1))):
         raise ValueError(f"box {texts} is not finite")
+    # A pixel beyond the image does no harm: tools differ in where they begin to count.
     if not (-1 <= x0 < x1 <= width + 1 and -1 <= y0 < y1 <= height + 1):
         raise ValueError(f"box {texts} is empty or not inside the image, {width} x {height}")
     if evaluated:

@@ -61,11 +61,13 @@ def add_polygons(
     )
     for place, annotation in enumerate(annotations):
         x0, y0, x1, y1 = annotation["bbox"]
+        # Without a match an object keeps its box, or becomes a crowd region.
         if place in matches:
             object_mask = indices == numbers[matches[place]]
             if not masks:
                 left, top = max(int(x0), 0), max(int(y0), 0)
                 box = np.s_[top : math.ceil(y1), left : math.ceil(x1)]
+                # Only inside the box: the void also surrounds the neighbours.
                 object_mask[box] |= indices[box] == _VOID
             annotation["segmentation"] = mask_to_polygons(object_mask)
         elif masks:

@@ -55,6 +55,7 @@ class Annotations:
         for each in map(_readable, self._annotations[image["id"]]):
             if each is None:
                 continue
+            # The same code as for painting, so the masks are exactly those that were protected.
             (item,) = objects_from_annotations([each], image["id"])
             mask = object_masks([item], *size, image["id"]).object_mask
             union |= mask
@@ -80,5 +81,6 @@ def _readable(annotation: Mapping[str, Any]) -> dict[str, Any] | None:
     polygons = annotation.get("segmentation")
     if not isinstance(polygons, list) or not polygons:
         return dict(annotation)
+    # Fewer than three points enclose no area, and rasterising refuses them.
     kept = [each for each in polygons if len(each) >= 6]
     return {**annotation, "segmentation": kept} if kept else None

@@ -65,6 +65,7 @@ def read_entries(folders: Iterable[str]) -> dict[RecipeKey, list[CacheEntry]]:
             f"no picture in {', '.join(folders)}; tools/generate.py paints some into a cache"
         )
     groups: dict[RecipeKey, list[CacheEntry]] = defaultdict(list)
+    # Sorted, because the order of a folder's listing differs between file systems.
     for _, entry in sorted(by_key.items()):
         groups[recipe_key(entry.sidecar)].append(entry)
     return dict(sorted(groups.items()))
@@ -79,6 +80,7 @@ def limited(
     recipes and not images.
     """
     places = sorted({_place(entry) for entries in groups.values() for entry in entries})
+    # One random order of all places serves every recipe.
     order = np.random.default_rng(seed).permutation(len(places))
     rank = dict(zip(places, order.tolist(), strict=True))
     return {
@@ -126,6 +128,7 @@ def audit_cache(
     for item, detections in zip(progress(items), found, strict=True):
         if item.entry is None:
             labels = annotations.labels(item.file_name)
+            # Masks of another size could not be compared with the labels pixel by pixel.
             _check_size(item.file_name, detections, labels)
             original = measure(detections, labels, thresholds)
             continue
@@ -143,6 +146,7 @@ def _audit_items(groups: Mapping[RecipeKey, Sequence[CacheEntry]]) -> list[Audit
         for entry in entries:
             source = entry.sidecar["source"]
             name = source["file_name"]
+            # Neighbours of one size share a batch without padding, so the size comes first.
             key = source["height"], source["width"], name
             by_image[key].append(AuditItem(name, entry, recipe))
     items: list[AuditItem] = []
@@ -209,6 +213,7 @@ def check_originals(groups: Mapping[RecipeKey, Sequence[CacheEntry]], image_root
 def shown(audits: Mapping[RecipeKey, Audit]) -> list[tuple[dict[str, str], Audit]]:
     """The audits as rows of a table, with the settings that tell the recipes apart."""
     recipes = [dict(recipe) for recipe in audits]
+    # Settings that all recipes share would only widen the table.
     columns = [*SHOWN, *(name for name in differing(audits) if name not in SHOWN)]
     return [
         ({name: recipe.get(name, "") for name in columns}, audit)

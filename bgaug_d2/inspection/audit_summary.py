@@ -135,6 +135,7 @@ def to_markdown(rows: Sequence[tuple[Mapping[str, str], Audit]]) -> str:
         grown = [audit.object_growth, audit.object_growth_original]
         lines.append(
             [
+                # A prompt may hold the character that ends a cell.
                 *(value.replace("|", "\\|") for value in recipe.values()),
                 *(str(audit.pictures), *map(_percent, extra)),
                 *(_change(audit.extra_objects_difference), f"{audit.instances}/{audit.labelled}"),
@@ -147,6 +148,7 @@ def to_markdown(rows: Sequence[tuple[Mapping[str, str], Audit]]) -> str:
 def _sums(pair: Pair) -> npt.NDArray[np.float64]:
     """What one pair adds: pictures, extra objects (both), instances, growth (both); float (6,)."""
     painted, original = pair.painted, pair.original
+    # An instance that one of the two lacks has no paired difference.
     both = painted.matched & original.matched
     outside, outside_original = painted.outside[both].sum(), original.outside[both].sum()
     extra, extra_original = painted.extra > 0, original.extra > 0
@@ -159,11 +161,13 @@ def _resampled(sums: npt.NDArray[np.float64], seed: int, resamples: int) -> npt.
     Each resample has as many rows as ``sums``, drawn with replacement.
     """
     number, columns = sums.shape
+    # Resampling one row gives that row again: an interval of no width would be a lie.
     if number < 2:
         return np.zeros((0, columns))
     rng = np.random.default_rng(seed)
     draws = np.empty((resamples, columns))
     for row in range(resamples):
+        # Number of times that each row is drawn; the product sums the drawn rows.
         times = np.bincount(rng.integers(number, size=number), minlength=number)
         draws[row] = times @ sums
     return draws
@@ -172,6 +176,7 @@ def _resampled(sums: npt.NDArray[np.float64], seed: int, resamples: int) -> npt.
 def _estimate(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> BootstrapEstimate:
     """Ratio of the first elements, and the percentiles of the others' ratios."""
     ratios = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    # A resample may have no instance at all; it has no ratio.
     drawn = ratios[1:][np.isfinite(ratios[1:])]
     if not len(drawn):
         return BootstrapEstimate(float(ratios[0]), float("nan"), float("nan"))

@@ -65,6 +65,7 @@ class MaskDetector:
     def _detections(self, instances: Any) -> Detections:
         if not instances.has("pred_masks"):
             raise AuditError("the detector gives boxes without masks; audit with a Mask R-CNN")
+        # Dropped on the device: a mask of every weak detection would have to be copied.
         found = instances[instances.scores >= self._min_score].to("cpu")
         return Detections(
             found.pred_masks.numpy().astype(bool),
@@ -95,10 +96,12 @@ def load_detector(
             f"{run}: its detector predicts boxes only (MODEL.MASK_ON is false); "
             "give a run of a Mask R-CNN"
         )
+    # Checked here, because building the model on a missing GPU fails with a traceback of torch's.
     if device != "cpu" and not torch.cuda.is_available():
         raise AuditError(f"device={device!r} needs a GPU and this machine has none; give cpu")
     checkpoint = _last_checkpoint(run)
     cfg.MODEL.DEVICE = device
+    # A run of a Swin detector names a backbone that Detectron2 does not have.
     register_swin()
     model = build_model(cfg)
     try:

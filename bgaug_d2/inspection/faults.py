@@ -77,6 +77,7 @@ class Labels:
                 f"object_mask is {self.object_mask.dtype} {self.object_mask.shape}, not bool (H, W)"
             )
         _check_masks("instances", self.instances, self.object_mask)
+        # Otherwise growth would count pixels of the object itself as outside.
         if self.instances[:, ~self.object_mask].any():
             raise ValueError("an instance reaches beyond object_mask, which must be their union")
 
@@ -151,10 +152,12 @@ def extra_objects(
     """
     _check_masks("detections", detections.masks, object_mask)
     window = np.ones((2 * dilation + 1, 2 * dilation + 1), dtype=np.uint8)
+    # A detector's masks are coarse at the rim, so a little beside an object still is that object.
     near = cv2.dilate(object_mask.astype(np.uint8), window).astype(bool)
     masks = detections.masks[detections.scores >= min_score]
     areas = np.count_nonzero(masks, axis=(1, 2))
     inside = np.count_nonzero(masks & near, axis=(1, 2))
+    # An empty mask is no object, even if min_pixels is 0.
     extra = (areas >= max(min_pixels, 1)) & (inside <= max_overlap * areas)
     return int(np.count_nonzero(extra))
 
@@ -194,6 +197,7 @@ def object_growth(
     outside = np.full(len(instance_masks), np.nan)
     for instance, detection in _match(_ious(instance_masks, masks), min_iou):
         matched[instance] = True
+        # Pixels on a neighbour do not count: the detector may have joined two labelled objects.
         beyond = np.count_nonzero(masks[detection] & ~object_mask)
         outside[instance] = beyond / areas[instance]
     return matched, outside
@@ -229,6 +233,7 @@ def _ious(instances: BoolMask, masks: BoolMask) -> npt.NDArray[np.float64]:
     found = np.zeros((len(instances), len(masks)))
     for row, instance in enumerate(instances):
         common = np.count_nonzero(masks & instance, axis=(1, 2))
+        # One instance at a time: all pairs at once would need (K, N, H, W) booleans.
         union = areas + np.count_nonzero(instance) - common
         found[row] = common / np.maximum(union, 1)
     return found
@@ -241,5 +246,6 @@ def _match(ious: npt.NDArray[np.float64], min_iou: float) -> list[tuple[int, int
     while left.any():
         instance, detection = divmod(int(left.argmax()), left.shape[1])
         pairs.append((instance, detection))
+        # Neither of the two can be matched again.
         left[instance] = left[:, detection] = 0
     return pairs

@@ -128,6 +128,7 @@ def collect(
             rejections[entry.reason] += 1
             continue
         by_name.setdefault(entry.sidecar["source"]["file_name"], []).append(entry)
+        # By digest: two models may have the same name.
         models[entry.sidecar["model"]["sha256"]] = entry.sidecar["model"]
     rows = []
     for file_name in sorted(by_name)[:max_images]:
@@ -139,6 +140,7 @@ def collect(
 
 def write_page(gallery: Gallery, path: Path, title: str) -> None:
     """Write one self-contained HTML file: no script, no outside address, a strict policy."""
+    # File names, prompts and model names are data of strangers: everything is escaped.
     environment = Environment(
         loader=PackageLoader("bgaug_d2.inspection"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -162,6 +164,7 @@ def write_contact_sheet(gallery: Gallery, path: Path) -> None:
     width = max(map(len, lines))
     blank = np.full((CELL + CAPTION, CELL, 3), 255, np.uint8)
     grid = np.vstack([np.hstack(line + [blank] * (width - len(line))) for line in lines])
+    # OpenCV writes BGR. Its own file writer only returns False on a full disk, without a reason.
     encoded = cv2.imencode(".png", cv2.cvtColor(grid, cv2.COLOR_RGB2BGR))[1]
     path.write_bytes(encoded.tobytes())
 
@@ -183,6 +186,7 @@ def _original(file_name: str, image_root: str | None) -> np.ndarray | None:
         return None
     try:
         return read_image(resolve_inside(image_root, file_name))
+    # The page is useful without originals, so a missing one is left out.
     except (ImageError, FileNotFoundError):
         return None
 
@@ -192,6 +196,7 @@ def draw_outline(image: np.ndarray, object_mask: np.ndarray) -> np.ndarray:
     contours = cv2.findContours(object_mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[
         0
     ]
+    # About one pixel after shrinking to a thumbnail, whatever the size of the image.
     thickness = max(1, round(max(image.shape[:2]) / 320))
     return cv2.drawContours(image.copy(), contours, -1, _OUTLINE, thickness)
 
@@ -224,6 +229,7 @@ def _square(image: np.ndarray, caption: str) -> np.ndarray:
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     scale = side / max(image.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in image.shape[1::-1])
+    # Area averages when shrinking; it would give blocks when enlarging.
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 

@@ -18,6 +18,7 @@ RecipeKey = tuple[tuple[str, str], ...]  # dotted name and value of every settin
 def recipe_key(sidecar: Mapping[str, Any]) -> RecipeKey:
     """Everything that decides the pixels, except the image: settings, formats and model."""
     rest = {name: value for name, value in sidecar["recipe"].items() if name != "settings"}
+    # A corrected licence text does not make another model.
     model = {name: value for name, value in sidecar["model"].items() if name != "license"}
     return tuple(_leaves({**sidecar["recipe"]["settings"], **rest, "model": model}))
 
@@ -38,6 +39,7 @@ def differing(recipes: Iterable[RecipeKey]) -> list[str]:
 
 
 def _leaves(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    # Sorted, so that recipes which differ only in the order of their keys are equal.
     for name, value in sorted(content.items()):
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{path}{name}.")

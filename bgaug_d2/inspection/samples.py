@@ -52,6 +52,7 @@ def draw_sample(
 
 
 def _cell(sample: dict[str, Any], class_names: Sequence[str], image_format: str) -> np.ndarray:
+    # Detectron2's canvas may be a pixel larger than asked for.
     drawn = draw_sample(sample, class_names, image_format, CELL - 4)[: CELL - 2, : CELL - 2]
     cell = np.full((CELL + CAPTION, CELL, 3), 255, np.uint8)
     cell[2 : 2 + drawn.shape[0], 2 : 2 + drawn.shape[1]] = drawn
