@@ -70,7 +70,7 @@ def augmentation_of(tmp_path: Path, seed: int = 3, **settings: Any) -> Backgroun
 def paint_all(augmentation: BackgroundAugmentation, dicts: list[dict[str, Any]]) -> None:
     """Every picture that can be asked for, as a recoloured copy."""
     planner = augmentation.planner(["ball"])
-    root = Path(augmentation.painting.image_root)
+    root = Path(augmentation.painter.image_root)
     for dataset_dict, variant in planner.all_jobs(dicts):
         paint(augmentation.cache, planner.plan_variant(dataset_dict, variant).job(), root)
 

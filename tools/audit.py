@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from bgaug_d2.cache.store import CacheEntry
 from bgaug_d2.errors import AnnotationError, AuditError, CacheError, DatasetError, ImageError
+from bgaug_d2.inspection.annotations import Annotations
 from bgaug_d2.inspection.audit import (
-    Annotations,
     audit_cache,
     check_originals,
     limited,
@@ -29,7 +29,7 @@ from bgaug_d2.inspection.audit import (
 )
 from bgaug_d2.inspection.audit_summary import to_markdown
 from bgaug_d2.inspection.faults import Thresholds
-from bgaug_d2.inspection.recipes import Recipe
+from bgaug_d2.inspection.recipes import RecipeKey
 
 _USER_ERRORS = (AuditError, AnnotationError, CacheError, DatasetError, ImageError, OSError)
 
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(
     arguments: argparse.Namespace,
-    groups: Mapping[Recipe, Sequence[CacheEntry]],
+    groups: Mapping[RecipeKey, Sequence[CacheEntry]],
     annotations: Annotations,
 ) -> str:
     """Audit, write the JSON file and return the table."""

@@ -1,4 +1,4 @@
-"""From settings to the mapper of the training loader."""
+"""Builds the mapper of the training loader from settings."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 def build_mapper(
     cfg: CfgNode, settings: AugmentConfig, dataset_dicts: Sequence[Mapping[str, Any]]
 ) -> Mapper:
-    """The mapper that ``settings`` ask for; Detectron2's own where they ask for nothing.
+    """Build the mapper that ``settings`` ask for: Detectron2's own where they ask for nothing.
 
-    The augmentations that ``cfg`` names (crop, resize, flip) come after ours.
+    The augmentations that ``cfg`` names (crop, resize, flip) follow RandAugment and copy-paste.
 
     Args:
         cfg: Image and mask format, masks on or off, and those augmentations.
-        settings: RandAugment and copy-paste; the sampler is not the mapper's business.
-        dataset_dicts: The training set, originals only; objects are copied from there.
+        settings: RandAugment and copy-paste; its sampler is for the loader.
+        dataset_dicts: The training set, originals only; copy-paste takes objects from it.
 
     Raises:
         ConfigError: The model wants more than images, boxes and instance masks, or there is
@@ -38,6 +38,7 @@ def build_mapper(
         stock: Mapper = DatasetMapper(cfg, True)
         return stock
     _check_supported(cfg)
+    # From Detectron2's own mapper, so that all else is as in a run without augmentation.
     options = DatasetMapper.from_config(cfg, True)
     image_format, augmentations = options["image_format"], options["augmentations"]
     if rand_augment.num_ops:

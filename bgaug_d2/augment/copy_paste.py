@@ -25,16 +25,15 @@ from bgaug_d2.pixels.masks import BoolMask, Picture
 class CopyPaste:
     """Pastes objects of a random image, with probability ``p``; picklable.
 
-    Objects are resized with their image and pasted without blending, which the paper found to
-    change little. Random numbers are NumPy's global ones, which Detectron2 seeds in each loader
-    process.
+    Objects are resized with their image and pasted without blending; the paper found that blending
+    changes little. Random numbers come from NumPy's global generator, which Detectron2 seeds in
+    each loader process.
 
     Args:
-        settings: Probability, scale, number of objects and what is dropped.
-        dataset_dicts: The training set in Detectron2's format, originals, as donors; images
-            without objects are left out. They are kept serialised, so that loader processes share
-            their memory.
-        image_format: As ``detection_utils.read_image`` takes it.
+        settings: Probability, scale, number of objects, and when a covered object is dropped.
+        dataset_dicts: The donors: originals of the training set in Detectron2's format. Images
+            without objects are left out.
+        image_format: Format of the pictures, as ``detection_utils.read_image`` takes it.
 
     Raises:
         ConfigError: No image has an object.
@@ -50,6 +49,7 @@ class CopyPaste:
         donors = [
             {name: each[name] for name in names if name in each}
             for each in dataset_dicts
+            # A crowd region is no single object that could be pasted.
             if any(not item.get("iscrowd", 0) for item in each["annotations"])
         ]
         if not donors:
@@ -57,22 +57,22 @@ class CopyPaste:
                 "augment.copy_paste.p > 0 needs objects to paste, but no training image has one"
             )
         self.settings = settings
-        self.donors = DatasetFromList(donors, copy=False)
+        self.donors = DatasetFromList(donors, copy=False)  # serialised: processes share it
         self.image_format = image_format
 
     def __call__(
         self, image: Picture, objects: list[Annotation]
     ) -> tuple[Picture, list[Annotation]]:
-        """Paste, or not.
+        """Paste objects on a picture, with probability ``p``.
 
         Args:
-            image: The target, (H, W, 3); it is not changed.
-            objects: Its objects, from ``objects_of``; they are not changed.
+            image: The target, uint8 (H, W, 3); it is not changed.
+            objects: The target's objects, from ``objects_of``; they are not changed.
 
         Returns:
-            The picture, and the objects that are left of the target's, then the pasted ones. An
-            object that is covered in part has the pixels that are left and their box; an untouched
-            one is as it was. Without a paste both are the input.
+            The picture, and its objects: what is left of the target's, then the pasted ones. An
+            object that is covered in part keeps its uncovered pixels and gets their box; an
+            untouched one stays as it is. Without a paste the input comes back.
 
         Raises:
             DatasetError: The donor cannot be read; the message names its file.
@@ -83,7 +83,7 @@ class CopyPaste:
         layer, pasted = self._draw_layer(*image.shape[:2])
         if not pasted:
             return image, objects
-        # 2. They cover pixels of the target, and of its objects.
+        # 2. They cover pixels of the target and of its objects.
         covered = np.logical_or.reduce([pixels for _, pixels in pasted])
         picture = np.where(covered[:, :, None], layer, image)
         left = [self._uncovered(each, covered) for each in objects]
@@ -107,6 +107,7 @@ class CopyPaste:
         layer = resize.apply_image(_flipped(picture, flip))
         pasted = []
         for index in chosen:
+            # The mask goes through the same flip, resize and shift as the picture.
             whole = _flipped(object_mask(objects[index], rows, columns), flip)
             whole = resize.apply_segmentation(whole.astype(np.uint8)).astype(bool)
             visible = _placed(whole, (height, width), top, left)
@@ -115,9 +116,10 @@ class CopyPaste:
         return _placed(layer, (height, width), top, left), pasted
 
     def _uncovered(self, item: Annotation, covered: BoolMask) -> Annotation | None:
-        """What is left of an object; None if that is too little."""
+        """The object without its covered pixels; None if too few are left."""
         whole = object_mask(item, *covered.shape)
         visible = whole & ~covered
+        # Unchanged, so its polygons stay exact.
         if np.array_equal(visible, whole):
             return item
         if not self._enough(visible, whole):
@@ -133,6 +135,7 @@ def _read(donor: dict[str, Any], image_format: str) -> Picture:
     try:
         picture: Picture = detection_utils.read_image(donor["file_name"], format=image_format)
         detection_utils.check_image_size(donor, picture)
+    # Detectron2 and Pillow raise many kinds; the user needs the donor's name in all cases.
     except Exception as error:
         raise DatasetError(
             f"{donor['file_name']}, whose objects were to be pasted, cannot be read "
@@ -146,7 +149,7 @@ def _flipped(picture: Any, flip: bool) -> Any:
 
 
 def _offset(length: int, frame: int) -> int:
-    """Where the donor begins: within the frame if it fits, else such that it fills the frame."""
+    """A random start for the donor: inside the frame if it fits, else so that it fills it."""
     low, high = sorted((0, frame - length))
     return int(np.random.randint(low, high + 1))
 

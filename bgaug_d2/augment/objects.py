@@ -16,9 +16,9 @@ Annotation = dict[str, Any]
 
 
 def objects_of(annotations: Iterable[Mapping[str, Any]]) -> list[Annotation]:
-    """Copies of all annotations but those of crowds, with what boxes and masks need.
+    """Copy all annotations except those of crowds, with the fields that boxes and masks need.
 
-    Nothing in them is shared with the input that Detectron2's transforms change in place.
+    The copies share no memory with the input, because Detectron2's transforms change them in place.
 
     Returns:
         ``category_id``, ``bbox`` (x0, y0, x1, y1) in pixels, ``bbox_mode`` and ``segmentation``:
@@ -33,10 +33,11 @@ def object_mask(item: Annotation, height: int, width: int) -> BoolMask:
     An object that covers no pixel's centre (a sliver) takes the pixels that its box touches.
 
     Raises:
-        DatasetError: An RLE of another size than the image.
+        DatasetError: An RLE has another size than the image.
     """
     segmentation = item["segmentation"]
     if isinstance(segmentation, dict):
+        # Decoded it would be an array of another shape, and fail far from here.
         if tuple(segmentation["size"]) != (height, width):
             raise DatasetError(
                 f"an RLE of size {list(segmentation['size'])} is in the annotations of an image "
@@ -53,7 +54,7 @@ def object_mask(item: Annotation, height: int, width: int) -> BoolMask:
 
 
 def object_from_mask(category_id: int, pixels: BoolMask) -> Annotation:
-    """An object as in ``objects_of`` that is exactly these pixels, bool (H, W), not all False."""
+    """Make an object as in ``objects_of`` of exactly these pixels, bool (H, W), not all False."""
     rows, columns = pixels.nonzero()
     box = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     return {
@@ -69,10 +70,11 @@ def _object(annotation: Mapping[str, Any]) -> Annotation:
         [float(each) for each in annotation["bbox"]], annotation["bbox_mode"], BoxMode.XYXY_ABS
     )
     segmentation = annotation.get("segmentation")
+    # A box is the best that is known of the object's pixels.
     if not segmentation:
         segmentation = [[x0, y0, x1, y0, x1, y1, x0, y1]]
     if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
+        if isinstance(segmentation["counts"], list):  # Detectron2 takes compressed RLE only
             segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
     else:
         segmentation = [np.array(each, np.float64) for each in segmentation]

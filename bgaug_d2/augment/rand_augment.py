@@ -1,4 +1,4 @@
-"""RandAugment for detection, as an augmentation of Detectron2's."""
+"""RandAugment for detection, as one of Detectron2's augmentations."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ENHANCERS = {
 
 
 class RandAugment(Augmentation):
-    """Some operations in a row, drawn with replacement, all at one magnitude.
+    """Applies operations drawn with replacement, all at one magnitude.
 
-    The scheme is RandAugment's (Cubuk et al. 2020, arXiv 1909.13719), the use for detection that of
-    STAC (Sohn et al. 2020, arXiv 2005.04757), whose operations on single boxes are left out. With
-    s = magnitude / 10, in 0..1, and a sign at random where there is a +-:
+    The scheme is that of RandAugment (Cubuk et al. 2020, arXiv 1909.13719). Its use for detection
+    follows STAC (Sohn et al. 2020, arXiv 2005.04757), without STAC's operations on single boxes.
+    With s = magnitude / 10, in 0..1, and a random sign where there is a +-:
 
         autocontrast, equalize            in full, whatever the magnitude
         solarize                          inverts values from 256 (1 - s) on; none at s = 0
@@ -43,9 +43,9 @@ class RandAugment(Augmentation):
     outside it are grey (128).
 
     Args:
-        num_ops: Operations an image goes through.
-        magnitude: 0..10.
-        ops: Names to draw from, of ``PHOTOMETRIC_OPS`` and ``GEOMETRIC_OPS``.
+        num_ops: Number of operations on an image.
+        magnitude: Strength of all operations, 0..10.
+        ops: Names to draw from, out of ``PHOTOMETRIC_OPS`` and ``GEOMETRIC_OPS``.
         image_format: ``RGB`` or ``BGR``, the order of the channels.
     """
 
@@ -59,7 +59,7 @@ class RandAugment(Augmentation):
         self.image_format = image_format
 
     def get_transform(self, image: Picture) -> Transform:
-        """Draw the operations for an image, uint8 (H, W, 3), from NumPy's global generator."""
+        """Draw operations for an image, uint8 (H, W, 3), with NumPy's global generator."""
         height, width = image.shape[:2]
         transforms = []
         for index in np.random.randint(len(self.ops), size=self.num_ops):
@@ -77,18 +77,19 @@ class RandAugment(Augmentation):
 
 
 def photometric(image: Picture, op: str, strength: float, image_format: str) -> Picture:
-    """Change colours.
+    """Change the colours of a picture.
 
     Args:
         image: uint8 (H, W, 3).
         op: One of ``PHOTOMETRIC_OPS``.
-        strength: -1..1; the sign counts for PIL's factors only.
+        strength: -1..1; the sign matters for PIL's factors only.
         image_format: ``RGB`` or ``BGR``.
 
     Returns:
         A new picture, uint8 (H, W, 3), in the same format.
     """
     order = slice(None, None, -1 if image_format == "BGR" else 1)
+    # Pillow takes RGB: its grey, which colour and contrast use, weighs the channels differently.
     source = Image.fromarray(np.ascontiguousarray(image[:, :, order]))
     share = abs(strength)
     if op == "autocontrast":
@@ -107,13 +108,13 @@ def photometric(image: Picture, op: str, strength: float, image_format: str) -> 
 
 
 def affine_matrix(op: str, strength: float, height: int, width: int) -> FloatArray:
-    """The matrix of ``AffineTransform``, float (2, 3).
+    """The matrix of an operation for ``AffineTransform``, float (2, 3).
 
     Args:
         op: One of ``GEOMETRIC_OPS``.
         strength: -1..1.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
     """
     linear, shift = np.eye(2), np.zeros(2)
     if op == "translate_x":
@@ -130,5 +131,6 @@ def affine_matrix(op: str, strength: float, height: int, width: int) -> FloatArr
         linear[1, 0] = 0.3 * strength
     else:
         raise ValueError(f"op={op!r} must be one of {', '.join(GEOMETRIC_OPS)}")
+    # Rotation and shear keep the centre of the image where it is.
     centre = np.array([width, height]) / 2
     return np.column_stack([linear, centre - linear @ centre + shift])

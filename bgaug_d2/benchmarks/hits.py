@@ -22,7 +22,7 @@ from bgaug_d2.cache.files import folder_of, picture_name, sidecar_path
 from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.config.bgaug import PICTURE_FORMATS, BgAugConfig
 from bgaug_d2.config.recipe import RecipeConfig
-from bgaug_d2.data.register import DatasetHandle
+from bgaug_d2.data.catalogue import DatasetHandle
 from bgaug_d2.jobs.job import InpaintJob, ModelIdentity, Recipe
 from bgaug_d2.painting.prepare import SkipImage, prepare
 from bgaug_d2.painting.sidecar import job_sidecar

@@ -20,7 +20,7 @@ from detectron2.config import CfgNode, get_cfg
 from bgaug_d2.augmentation import BackgroundAugmentation
 from bgaug_d2.config.bgaug import BgAugConfig, CacheConfig, WorkerConfig
 from bgaug_d2.config.recipe import RecipeConfig
-from bgaug_d2.data.register import DatasetHandle
+from bgaug_d2.data.catalogue import DatasetHandle
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.sampling.counted_loader import CountedLoader
 from bgaug_d2.sampling.from_cfg import baseline_loader, train_dicts

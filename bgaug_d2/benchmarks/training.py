@@ -21,7 +21,8 @@ from bgaug_d2.benchmarks.loader import paced_painting
 from bgaug_d2.config.bgaug import BgAugConfig, CacheConfig, WorkerConfig
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.config.recipe import RecipeConfig
-from bgaug_d2.data.register import DatasetHandle, register_dataset
+from bgaug_d2.data.catalogue import DatasetHandle
+from bgaug_d2.data.register import register_dataset
 from bgaug_d2.pixels.encode import encode_picture
 from bgaug_d2.pixels.read import read_image
 from bgaug_d2.sampling.counted_loader import CountedLoader

@@ -38,15 +38,15 @@ SIZES = ("all", "small", "medium", "large")  # the order of pycocotools' size ra
 
 
 def breakdown(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> dict[str, Any]:
-    """Everything of this file about one task (``bbox`` or ``segm``).
+    """The breakdown of one task (``bbox`` or ``segm``).
 
     Args:
         coco_eval: After ``evaluate`` and ``accumulate``, with pycocotools' four size ranges.
         ratios: Background share of the images, 0..1, by image id.
 
     Returns:
-        ``background`` of ``by_background``, ``classes`` of ``by_class`` and ``size_limits``, the
-        largest area, in pixels, of a small and of a medium object.
+        A dict of ``background`` (from ``by_background``), ``classes`` (from ``by_class``) and
+        ``size_limits``: the largest area, in pixels, of a small and of a medium object.
     """
     return {
         "background": by_background(coco_eval, ratios),
@@ -58,8 +58,8 @@ def breakdown(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> dict[str, Any
 def by_background(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> list[dict[str, Any]]:
     """AP over the images of each bin of the background ratio, as if they were the whole set.
 
-    A bin's AP is the mean over the classes that it has objects of, so two bins with other classes
-    compare in part their classes.
+    A bin's AP is the mean over the classes that it has objects of. Bins with different classes
+    therefore differ in part because of their classes.
 
     Returns:
         Per bin ``from``, ``to``, ``images``, ``objects`` (without crowds), ``AP`` and ``AP50``. An
@@ -67,6 +67,7 @@ def by_background(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> list[dict
     """
     image_ids = coco_eval.params.imgIds
     places = [
+        # Inner limits only: 0 and 1 belong to the first and the last bin.
         int(np.searchsorted(BACKGROUND_BINS[1:-1], ratios[each], side="right"))
         if each in ratios
         else None
@@ -82,7 +83,7 @@ def by_background(coco_eval: COCOeval, ratios: Mapping[Any, float]) -> list[dict
 def by_class(coco_eval: COCOeval) -> dict[str, dict[str, dict[str, Any]]]:
     """``AP``, ``AP50`` and ``objects`` (without crowds) by class name and ``SIZES``.
 
-    An object of another size, and a detection that matches it, count neither way.
+    An object of another size, and a detection that matches it, are ignored.
     """
     params = coco_eval.params
     num_areas, num_images = len(params.areaRng), len(params.imgIds)
@@ -92,6 +93,7 @@ def by_class(coco_eval: COCOeval) -> dict[str, dict[str, dict[str, Any]]]:
         for a, size in enumerate(SIZES):
             start = (k * num_areas + a) * num_images
             records = coco_eval.evalImgs[start : start + num_images]
+            # The last limit on detections, 100 per image, is the one of COCO's AP.
             precision = coco_eval.eval["precision"][:, :, k, a, -1]  # (T, R)
             sizes[size] = {**_ap(precision), "objects": _count_objects(records)}
     return found
@@ -103,7 +105,7 @@ def evaluated(
     task: str,
     area_ranges: Sequence[Sequence[float]] | None = None,
 ) -> COCOeval:
-    """Evaluate and accumulate detections, of which there may be none.
+    """Evaluate and accumulate detections; there may be none.
 
     Args:
         coco: Ground truth.
@@ -111,6 +113,7 @@ def evaluated(
         task: ``bbox`` or ``segm``.
         area_ranges: Smallest and largest area, in pixels, of ``SIZES``; None for COCO's.
     """
+    # pycocotools prints its progress, and has no switch for that.
     with contextlib.redirect_stdout(io.StringIO()):
         coco_eval = COCOeval(coco, coco.loadRes(found) if found else _no_detections(coco), task)
         if area_ranges is not None:
@@ -123,7 +126,7 @@ def evaluated(
 def image_ratios(images: Sequence[Mapping[str, Any]]) -> dict[Hashable, float]:
     """Background share, 0..1, of un-eroded pixels by image id (``ratios.background_ratios``).
 
-    An image whose annotations are broken has none: that is no reason to lose an evaluation.
+    An image with broken annotations has no ratio; the evaluation goes on without it.
 
     Args:
         images: With ``image_id``, ``height``, ``width`` and ``annotations``.
@@ -155,7 +158,7 @@ def in_memory(
 
 
 def breakdown_path(folder: str, dataset_name: str) -> Path:
-    """Where the evaluator of a data set leaves its breakdown for ``read_breakdowns``."""
+    """The file in which the evaluator of a data set leaves its breakdown."""
     return Path(folder) / f"breakdown_{quote(dataset_name, safe='')}.json"
 
 
@@ -163,11 +166,12 @@ def write_breakdown(content: Mapping[str, Any], folder: str, dataset_name: str) 
     """Write the tasks' breakdowns of one data set."""
     path = breakdown_path(folder, dataset_name)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # NaN is no JSON, and other readers of the file would fail on it.
     path.write_text(json.dumps(content, allow_nan=False))
 
 
 def read_breakdowns(folder: str, dataset_names: Sequence[str]) -> dict[str, Any]:
-    """Breakdowns of the last evaluation: by task, with several data sets by set and task."""
+    """Breakdowns of the last evaluation, by task; of several data sets, by data set and task."""
     found = {}
     for name in dataset_names:
         path = breakdown_path(folder, name)
@@ -179,8 +183,10 @@ def _subset(coco_eval: COCOeval, chosen: Sequence[int]) -> dict[str, Any]:
     """AP over the images at some places of ``params.imgIds``, and the number of their objects."""
     params = copy.copy(coco_eval.params)
     num_areas, num_images = len(params.areaRng), len(params.imgIds)
+    # A shallow copy: the records are large and only read.
     part = copy.copy(coco_eval)
-    # pycocotools itself takes an image's place among the chosen ones for its place among all.
+    # ``accumulate`` would look up the chosen images by their place among all images, which is wrong
+    # for a subset; so the records are chosen here.
     part.evalImgs = [
         coco_eval.evalImgs[k * num_areas * num_images + i]
         for k in range(len(params.catIds))
@@ -200,6 +206,7 @@ def _ap(precision: npt.NDArray[np.float64]) -> dict[str, float | None]:
 
 
 def _mean_percent(precision: npt.NDArray[np.float64]) -> float | None:
+    # -1 marks classes without objects, which the mean leaves out as COCO does.
     there = precision[precision > -1]
     return float(there.mean() * 100) if there.size else None
 

@@ -1,82 +1,30 @@
-"""Checks of an annotation file in COCO's format, before pycocotools sees it.
+"""Checks the content of an annotation file in COCO's format before pycocotools sees it.
 
 pycocotools trusts its input: NaN, huge coordinates and malformed RLE crash it, or worse.
-Detectron2's ``load_coco_json`` stops with an assertion, if at all. Here each fault gets one
+Detectron2's ``load_coco_json`` stops with an assertion, if at all. These checks give each fault one
 sentence that names the image and the annotation.
 
-Tolerated, because real data sets have it: empty boxes, polygons of one or two points (Detectron2
-leaves both out of training), points up to the image's longer side outside it, annotations of images
-that the file does not list.
+Real data sets have some faults that do no harm, so these pass: empty boxes and polygons of one or
+two points (Detectron2 leaves both out of training), points outside the image by up to its longer
+side, and annotations of images that the file does not list.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 
-from bgaug_d2.errors import AnnotationError, DatasetError, ImageError
+from bgaug_d2.errors import AnnotationError, DatasetError
 from bgaug_d2.pixels import rle
-from bgaug_d2.pixels.paths import resolve_inside
 from bgaug_d2.pixels.read import MAX_PIXELS
 
 _MAX_OUTLINE = 4e6  # pixels; pycocotools stores 80 bytes for each
-_TAIL_BYTES = 64
-
-
-def find_inside(root: Path, relative: str) -> Path:
-    """``images.resolve_inside`` for a path from the settings.
-
-    Raises:
-        DatasetError: The path leads out of the root.
-    """
-    try:
-        return resolve_inside(root, relative)
-    except ImageError as error:
-        raise DatasetError(f"dataset.root={str(root)!r}: {error}") from error
-
-
-def check_not_truncated(path: Path) -> None:
-    """A cheap test for a download that was cut off: a JSON object ends with a brace.
-
-    Raises:
-        DatasetError: It does not, or the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            tail = file.read().rstrip()
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    if not tail.endswith(b"}"):
-        raise DatasetError(
-            f"{path} ({size} bytes) does not end like a JSON object; it is cut off, get it again"
-        )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        DatasetError: The file cannot be read, is no JSON, or holds something other than an object.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise DatasetError(f"{path} is no valid JSON, perhaps cut off: {error}") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{path} holds a JSON {type(content).__name__}; expected an object")
-    return content
 
 
 def check_categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
-    """Names of the categories by id, in the order of the ids.
+    """Check the categories; return their names by id, in the order of the ids.
 
     Raises:
         DatasetError: There are none, or one has no whole-number id, no name, or the id of another.
@@ -95,7 +43,7 @@ def check_categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
 
 
 def check_images(content: Mapping[str, Any], path: Path) -> dict[int, Mapping[str, Any]]:
-    """The images by id, in the order of the file.
+    """Check the images; return them by id, in the order of the file.
 
     Raises:
         DatasetError: There are none, or one lacks a field, repeats an id or has an impossible size.
@@ -122,42 +70,6 @@ def check_images(content: Mapping[str, Any], path: Path) -> dict[int, Mapping[st
     return images
 
 
-def check_files(images: Iterable[Mapping[str, Any]], root: Path, folder: str, path: Path) -> None:
-    """That all image files exist inside the root; it costs no more than listing their folders.
-
-    Raises:
-        DatasetError: A name leads out of the root, or files are missing.
-    """
-    listings: dict[str, dict[str, bool]] = {}
-    missing: list[str] = []
-    for image in images:
-        name = PurePosixPath(folder, image["file_name"])
-        parent = str(name.parent)
-        if parent not in listings:
-            listings[parent] = _list_folder(find_inside(root, parent))
-        is_link = listings[parent].get(name.name)
-        if is_link is None or (is_link and not find_inside(root, str(name)).is_file()):
-            missing.append(image["file_name"])
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} of the images that {path} lists are missing in {root / folder}, "
-            f"the first is {missing[0]!r}"
-        )
-
-
-def _list_folder(folder: Path) -> dict[str, bool]:
-    """Names of the files in a folder, each with whether it is a link; empty without a folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return {
-                entry.name: entry.is_symlink()
-                for entry in entries
-                if entry.is_symlink() or entry.is_file(follow_symlinks=False)
-            }
-    except OSError:
-        return {}
-
-
 def check_annotations(
     content: Mapping[str, Any],
     images: Mapping[int, Mapping[str, Any]],
@@ -168,10 +80,10 @@ def check_annotations(
     """Check every annotation of the listed images.
 
     Args:
-        content: The file's object; ``annotations`` may be missing where it is only to be tested on.
+        content: The file's object; a test split may have no ``annotations``, as COCO's test-dev.
         images: As ``check_images`` returns them.
         categories: As ``check_categories`` returns them.
-        path: For messages.
+        path: The file, for messages.
         evaluated: Whether COCO's evaluation, which needs ``area`` and ``iscrowd``, reads the file.
 
     Returns:
@@ -182,6 +94,7 @@ def check_annotations(
         DatasetError: A fault of the whole list.
     """
     counts = {"objects": 0, "rle_objects": 0, "short_polygons": 0}
+    # COCO's test sets come without annotations; there is nothing to check.
     if evaluated and "annotations" not in content:
         return counts
     seen: set[int] = set()
@@ -193,6 +106,7 @@ def check_annotations(
             seen.add(number)
             if not _is_int(image_id):
                 raise ValueError("its image_id is no whole number")
+            # Real files list annotations of images that were removed; Detectron2 never sees these.
             if image_id not in images:
                 continue
             _check_fields(annotation, categories, evaluated)
@@ -213,6 +127,7 @@ def _check_fields(
         raise ValueError(f"category_id {annotation['category_id']!r} is not among the categories")
     if annotation.get("iscrowd", 0) not in (0, 1):
         raise ValueError(f"iscrowd is {annotation['iscrowd']!r}; expected 0 or 1")
+    # Detectron2 stops with an assertion here, which does not name the annotation.
     if annotation.get("ignore", 0) != 0:
         raise ValueError("'ignore' is set, which Detectron2 does not know; use iscrowd")
     if evaluated and "iscrowd" not in annotation:
@@ -228,6 +143,7 @@ def _check_shape(
     evaluated: bool,
 ) -> None:
     height, width = image["height"], image["width"]
+    # Annotators' tools leave points outside the image; far outside they are a fault.
     margin = max(height, width)
     bbox = annotation["bbox"]
     if not isinstance(bbox, list) or len(bbox) != 4:
@@ -263,6 +179,7 @@ def _check_rle(segmentation: Mapping[str, Any], height: int, width: int) -> None
         raise ValueError(f"RLE size {size!r} is not [height, width]")
     if not isinstance(counts, (str, list)):
         raise ValueError(f"RLE counts are a {type(counts).__name__}; expected a string or a list")
+    # pycocotools trusts the runs; what they can do to it, see ``pixels.rle``.
     rle.validate(counts, (size[0], size[1]), height, width)
 
 
@@ -298,4 +215,5 @@ def _records(content: Mapping[str, Any], field: str, path: Path) -> list[dict[st
 
 
 def _is_int(value: Any) -> TypeGuard[int]:
+    # JSON's true is an int in Python.
     return isinstance(value, int) and not isinstance(value, bool)

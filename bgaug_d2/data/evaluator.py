@@ -1,7 +1,7 @@
 """Detectron2's evaluators with a breakdown of AP by background ratio, class and object size.
 
-The breakdown is no metric among the others, which Detectron2 takes for single numbers: it goes into
-a file, from which ``breakdown.read_breakdowns`` takes it into the results of a run.
+Detectron2 takes every metric for a single number, so the breakdown cannot be one of them. It goes
+into a file, which ``breakdown.read_breakdowns`` reads for the results of a run.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class BreakdownCOCOEvaluator(COCOEvaluator):
     Args:
         dataset_name: Name in Detectron2's catalogue.
         tasks: ``bbox`` and ``segm``.
-        output_dir: Where the breakdown and Detectron2's files go.
+        output_dir: Folder for the breakdown and Detectron2's files.
         size_limits: Largest area, in pixels, of a small and of a medium object, for APs, APm and
             APl; None for COCO's 32 and 96 pixels squared, which are for pictures of about 640.
 
     Attributes:
-        breakdown: By task, of the last evaluation; in the first process only.
+        breakdown: Breakdowns of the last evaluation, by task; in the first process only.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class BreakdownCOCOEvaluator(COCOEvaluator):
         output_dir: str,
         size_limits: tuple[float, float] | None = None,
     ) -> None:
-        # The fast one is compiled, which a pure-Python Detectron2 has not, and keeps no records per
-        # image; the AP is the same.
+        # The fast implementation is compiled, and keeps no records per image; a Detectron2 in pure
+        # Python lacks it. The AP is the same.
         super().__init__(dataset_name, tasks, output_dir=output_dir, use_fast_impl=False)
         self.breakdown: dict[str, Any] = {}
         self._dataset_name = dataset_name
@@ -88,6 +88,7 @@ class BreakdownCOCOEvaluator(COCOEvaluator):
             coco_eval.accumulate()
             coco_eval.summarize()
         results: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        # A run that finds nothing must not look like one that was not measured.
         if coco_eval is None:  # nothing was found: AP 0 here, where Detectron2 has NaN
             coco_eval = evaluated(self._coco_api, [], iou_type, self._area_ranges)
         if self._ratios is None:
@@ -119,7 +120,7 @@ class BreakdownVOCEvaluator(PascalVOCDetectionEvaluator):
         output_dir: Where the breakdown goes.
 
     Attributes:
-        breakdown: By task, of the last evaluation; in the first process only.
+        breakdown: Breakdowns of the last evaluation, by task; in the first process only.
     """
 
     def __init__(self, dataset_name: str, output_dir: str) -> None:
@@ -138,10 +139,12 @@ class BreakdownVOCEvaluator(PascalVOCDetectionEvaluator):
         super().process(inputs, outputs)
         for each, output in zip(inputs, outputs, strict=True):
             instances = output["instances"].to(self._cpu_device)
+            # Detectron2 keeps text rounded to a tenth of a pixel; COCO's rules get the exact boxes.
             self._found += instances_to_coco_json(instances, each["image_id"])
 
     def evaluate(self) -> dict[str, Any] | None:
         """VOC's ``AP``, ``AP50`` and ``AP75``, and ``AP50-<class>``; NaN without objects."""
+        # Every process takes part, also those that Detectron2's ``evaluate`` ends early below.
         gathered = comm.gather((dict(self._predictions), self._found), dst=0)
         results: dict[str, Any] | None = super().evaluate()
         if results is None:
@@ -203,6 +206,6 @@ class BreakdownVOCEvaluator(PascalVOCDetectionEvaluator):
 
 
 def _remove_breakdown(output_dir: str, dataset_name: str) -> None:
-    """Of an earlier evaluation: what is there after this one is of this one."""
+    """Remove the breakdown of an earlier evaluation, which nobody may take for this one's."""
     if comm.is_main_process():
         breakdown_path(output_dir, dataset_name).unlink(missing_ok=True)

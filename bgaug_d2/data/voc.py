@@ -1,7 +1,8 @@
-"""PASCAL VOC in its own layout: boxes from XML, instance masks from ``SegmentationObject``.
+"""PASCAL VOC in its own layout: lists of images, and boxes from XML.
 
 Boxes follow Detectron2's ``load_voc_instances``: pixels counted from 1 become coordinates from 0,
-and "difficult" objects are kept. What Detectron2 lacks: masks, and XML that cannot do harm.
+and "difficult" objects are kept. This reader adds what Detectron2 lacks: instance masks
+(``voc_masks``), and XML that can do no harm.
 """
 
 from __future__ import annotations
@@ -15,13 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from bgaug_d2.data.coco_check import find_inside
+from bgaug_d2.data.files import find_inside
+from bgaug_d2.data.voc_masks import add_polygons, read_instance_masks
 from bgaug_d2.errors import AnnotationError, DatasetError
-from bgaug_d2.pixels.polygons import mask_to_polygons
 
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -31,10 +28,6 @@ VOC_CLASSES = (
 _XYXY_ABS = 0  # detectron2.structures.BoxMode
 _MAX_XML_BYTES = 1 << 20  # VOC's largest is 20 kB
 _MAX_SIDE = 1 << 14  # VOC's images have up to 500 pixels
-_VOID = 255  # palette index of the contour between an object and what surrounds it
-_MIN_IOU = (
-    0.25  # of a mask's box with the box in the XML; the contour makes small masks much smaller
-)
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,7 @@ class VocSplit:
         year: 2007 or 2012, for example.
         split: Name of a list in ``ImageSets/Main``: ``trainval``, ``test``.
         masks: Keep only images with instance masks, and give every object one.
-        max_images: Keep the first so many images; 0 keeps all.
+        max_images: Number of images to keep, from the first on; 0 keeps all.
         evaluated: Whether Detectron2's VOC evaluator reads the XML, which needs more fields.
     """
 
@@ -94,6 +87,7 @@ def read_image_ids(split: VocSplit) -> list[str]:
         if not re.fullmatch(r"\w+", image_id, flags=re.ASCII):
             raise DatasetError(f"{path}: {image_id!r} is no image id")
     if split.masks:
+        # One listing of the folder instead of a look at thousands of files.
         with_masks = _file_stems(split.folder / "SegmentationObject", ".png")
         ids = [image_id for image_id in ids if image_id in with_masks]
     ids = ids[: split.max_images or None]
@@ -108,8 +102,8 @@ def load_voc(split: VocSplit) -> list[dict[str, Any]]:
 
     ``annotations[].id`` counts the objects of an image from 1. With ``masks`` every object has
     polygons; one that the mask file does not show is marked as crowd, so it is protected but not
-    trained on. Without, an object has polygons where there is a mask file: they protect it more
-    closely than its box, and the void contour, in which its rim lies, is protected with it.
+    trained on. Without ``masks`` an object has polygons where there is a mask file: they protect it
+    more closely than its box. The void contour is protected too, since the object's rim lies in it.
 
     Raises:
         DatasetError, AnnotationError: Files are missing or malformed.
@@ -150,10 +144,10 @@ def _load_image(split: VocSplit, image_id: str, has_masks: bool) -> dict[str, An
                 f"{path}: image {image_id}, annotation {number}: {error}"
             ) from error
     if has_masks and annotations:
-        indices = _read_masks(
+        indices = read_instance_masks(
             find_inside(root, f"{relative}/SegmentationObject/{image_id}.png"), height, width
         )
-        _add_polygons(annotations, indices, split.masks)
+        add_polygons(annotations, indices, split.masks)
     return {
         "file_name": str(find_inside(root, f"{relative}/JPEGImages/{image_id}.jpg")),
         "image_id": image_id,
@@ -164,7 +158,7 @@ def _load_image(split: VocSplit, image_id: str, has_masks: bool) -> dict[str, An
 
 
 class _SafeTreeBuilder(ET.TreeBuilder):
-    """Refuses a document type declaration, without which there are no entities to expand."""
+    """Refuses a document type declaration: without one there are no entities that could explode."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise DatasetError("declares a document type, which VOC never does")
@@ -173,6 +167,7 @@ class _SafeTreeBuilder(ET.TreeBuilder):
 def _parse_xml(path: Path) -> ET.Element:
     try:
         with path.open("rb") as file:
+            # One byte more than allowed is enough to see that the file is too large.
             content = file.read(_MAX_XML_BYTES + 1)
         if len(content) > _MAX_XML_BYTES:
             raise DatasetError(f"is larger than {_MAX_XML_BYTES} bytes")
@@ -200,8 +195,10 @@ def _object(item: ET.Element, height: int, width: int, evaluated: bool) -> dict[
     x0, y0, x1, y1 = (float(text) for text in texts)
     # VOC counts pixels from 1 and includes the last one, so its (1, W) is all of [0, W].
     x0, y0 = x0 - 1, y0 - 1
+    # ``float`` reads 'nan' and 'inf', and every comparison below is False for NaN.
     if not all(map(math.isfinite, (x0, y0, x1, y1))):
         raise ValueError(f"box {texts} is not finite")
+    # A pixel beyond the image does no harm: tools differ in where they begin to count.
     if not (-1 <= x0 < x1 <= width + 1 and -1 <= y0 < y1 <= height + 1):
         raise ValueError(f"box {texts} is empty or not inside the image, {width} x {height}")
     if evaluated:
@@ -214,7 +211,7 @@ def _object(item: ET.Element, height: int, width: int, evaluated: bool) -> dict[
 
 
 def _check_evaluated(item: ET.Element, texts: Sequence[str]) -> None:
-    """What Detectron2's VOC evaluator takes for granted, after hours of training."""
+    """Check what Detectron2's VOC evaluator takes for granted: it fails after hours of training."""
     if item.find("pose") is None:
         raise ValueError("no <pose>, which VOC's evaluation needs")
     for text in (*texts, item.findtext("truncated") or "", item.findtext("difficult") or ""):
@@ -225,71 +222,3 @@ def _check_evaluated(item: ET.Element, texts: Sequence[str]) -> None:
                 f"{text!r} is no whole number, which VOC's evaluation needs of box, truncated and "
                 "difficult; dataset.max_test_images switches to COCO's"
             ) from None
-
-
-def _read_masks(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Palette indices, uint8 (H, W): 0 background, 255 void, else one number per object."""
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.size != (width, height) or image.mode not in ("P", "L"):
-                raise DatasetError(
-                    f"{path}: a {image.mode} picture of {image.size} (width, height); expected a "
-                    f"palette picture (P) of {(width, height)}"
-                )
-            return np.asarray(image, dtype=np.uint8)
-    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} cannot be decoded: {error}") from error
-
-
-def _add_polygons(
-    annotations: list[dict[str, Any]], indices: npt.NDArray[np.uint8], masks: bool
-) -> None:
-    """Give the objects of one image their masks, in place."""
-    numbers = [int(number) for number in np.unique(indices) if number not in (0, _VOID)]
-    matches = _match(
-        [each["bbox"] for each in annotations], [_extent(indices == n) for n in numbers]
-    )
-    for place, annotation in enumerate(annotations):
-        x0, y0, x1, y1 = annotation["bbox"]
-        if place in matches:
-            object_mask = indices == numbers[matches[place]]
-            if not masks:
-                left, top = max(int(x0), 0), max(int(y0), 0)
-                box = np.s_[top : math.ceil(y1), left : math.ceil(x1)]
-                object_mask[box] |= indices[box] == _VOID
-            annotation["segmentation"] = mask_to_polygons(object_mask)
-        elif masks:
-            annotation["segmentation"] = [[x0, y0, x1, y0, x1, y1, x0, y1]]
-            annotation["iscrowd"] = 1
-
-
-def _extent(mask: npt.NDArray[np.bool_]) -> list[float]:
-    """Box (x0, y0, x1, y1) of a mask that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
-
-
-def _match(boxes: Sequence[Sequence[float]], extents: Sequence[Sequence[float]]) -> dict[int, int]:
-    """Pairs of a box and an extent, best overlap (IoU) first, each used once.
-
-    The numbers in a mask file follow the order of the objects in the XML, but not in every file.
-    """
-    overlaps = sorted(
-        (-_iou(box, extent), abs(i - j), i, j)
-        for i, box in enumerate(boxes)
-        for j, extent in enumerate(extents)
-    )
-    pairs: dict[int, int] = {}
-    for negative_iou, _, i, j in overlaps:
-        if -negative_iou >= _MIN_IOU and i not in pairs and j not in pairs.values():
-            pairs[i] = j
-    return pairs
-
-
-def _iou(first: Sequence[float], second: Sequence[float]) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
-    return width * height / (sum(areas) - width * height)

@@ -1,4 +1,4 @@
-"""Audits pictures of caches by recipe: brings originals, annotations and detections together."""
+"""Audits the painted pictures of caches, recipe by recipe, against their originals."""
 
 from __future__ import annotations
 
@@ -6,103 +6,55 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from bgaug_d2.cache.store import CacheEntry, open_existing
-from bgaug_d2.data.coco_check import check_annotations, check_categories, check_images, read_json
 from bgaug_d2.errors import AuditError
+from bgaug_d2.inspection.annotations import Annotations
 from bgaug_d2.inspection.audit_summary import Audit, Pair, aggregate
 from bgaug_d2.inspection.faults import Detections, Labels, Measured, Thresholds, measure
-from bgaug_d2.inspection.recipes import Recipe, differing, recipe_of
+from bgaug_d2.inspection.recipes import RecipeKey, differing, recipe_key
 from bgaug_d2.jobs.digests import digest_file
-from bgaug_d2.jobs.parse import objects_from_annotations
 from bgaug_d2.pixels.masks import Picture, mask_from_rle
-from bgaug_d2.pixels.object_masks import object_masks
 from bgaug_d2.pixels.paths import resolve_inside
 from bgaug_d2.pixels.read import read_image
 
 Detect = Callable[[Sequence[Picture]], list[Detections]]
-Progress = Callable[["Sequence[Look]"], "Iterable[Look]"]
+Progress = Callable[["Sequence[AuditItem]"], "Iterable[AuditItem]"]
 
-# Shown of every recipe; others where they differ.
+# The table shows these settings always, all others only where the recipes differ.
 SHOWN = ("prompt", "erosion_kernel", "step_policy", "D", "paste_back")
-# Share of pixels in which the annotations may differ from the objects that painting protected.
+# The annotations may differ from the objects that painting protected in this share of the pixels:
+# rasterising polygons again moves a few pixels at their rims.
 MAX_DIFFERENCE = 0.01
 
 
 @dataclass(frozen=True)
-class Look:
-    """One picture to look at: a painted one of a recipe, or an original (neither is given)."""
+class AuditItem:
+    """One picture that the detector sees.
+
+    Attributes:
+        file_name: Name of the original.
+        entry: The painted picture; None for the original itself.
+        recipe: Recipe of the painted picture; empty for the original.
+    """
 
     file_name: str
     entry: CacheEntry | None = None
-    recipe: Recipe = ()
+    recipe: RecipeKey = ()
 
 
-class Annotations:
-    """Labels by image from a COCO file.
+def read_entries(folders: Iterable[str]) -> dict[RecipeKey, list[CacheEntry]]:
+    """Painted pictures by recipe, each once, in the order of their keys.
 
     Args:
-        path: Instances file; every annotation is checked.
+        folders: Caches; a picture that several of them hold counts once.
 
     Raises:
-        DatasetError, AnnotationError: The file is unusable.
+        AuditError: There is no picture.
+        CacheError: A folder is no cache.
     """
-
-    def __init__(self, path: Path) -> None:
-        content = read_json(path)
-        images = check_images(content, path)
-        check_annotations(content, images, check_categories(content, path), path, evaluated=False)
-        self._path = path
-        self._images = {image["file_name"]: image for image in images.values()}
-        self._of_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in content["annotations"]:
-            self._of_image[annotation["image_id"]].append(annotation)
-
-    def labels(self, file_name: str) -> Labels:
-        """Labels of an image; its name in the cache may have more folders than in the file.
-
-        Crowd regions and boxes without a segmentation belong to the object mask only.
-        """
-        image = self._image(file_name)
-        size = image["height"], image["width"]
-        instances, union = [], np.zeros(size, dtype=bool)
-        for each in map(_readable, self._of_image[image["id"]]):
-            if each is None:
-                continue
-            (item,) = objects_from_annotations([each], image["id"])
-            mask = object_masks([item], *size, image["id"]).object_mask
-            union |= mask
-            if item.segmentation and not item.iscrowd:
-                instances.append(mask)
-        return Labels(np.array(instances, dtype=bool).reshape(-1, *size), union)
-
-    def _image(self, file_name: str) -> Mapping[str, Any]:
-        parts = PurePosixPath(file_name).parts
-        for start in range(len(parts)):
-            image = self._images.get("/".join(parts[start:]))
-            if image is not None:
-                return image
-        raise AuditError(
-            f"image {file_name!r} of the cache is not in {self._path}; "
-            "give the annotations of the data set that was painted"
-        )
-
-
-def _readable(annotation: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The annotation as Detectron2 loads it: without polygons of one or two points."""
-    polygons = annotation.get("segmentation")
-    if not isinstance(polygons, list) or not polygons:
-        return dict(annotation)
-    kept = [each for each in polygons if len(each) >= 6]
-    return {**annotation, "segmentation": kept} if kept else None
-
-
-def read_entries(folders: Iterable[str]) -> dict[Recipe, list[CacheEntry]]:
-    """Painted pictures by recipe, each once, in the order of their keys."""
     by_key: dict[str, CacheEntry] = {}
     for folder in folders:
         for entry in open_existing(folder).entries():
@@ -112,17 +64,23 @@ def read_entries(folders: Iterable[str]) -> dict[Recipe, list[CacheEntry]]:
         raise AuditError(
             f"no picture in {', '.join(folders)}; tools/generate.py paints some into a cache"
         )
-    groups: dict[Recipe, list[CacheEntry]] = defaultdict(list)
+    groups: dict[RecipeKey, list[CacheEntry]] = defaultdict(list)
+    # Sorted, because the order of a folder's listing differs between file systems.
     for _, entry in sorted(by_key.items()):
-        groups[recipe_of(entry.sidecar)].append(entry)
+        groups[recipe_key(entry.sidecar)].append(entry)
     return dict(sorted(groups.items()))
 
 
 def limited(
-    groups: Mapping[Recipe, list[CacheEntry]], limit: int, seed: int
-) -> dict[Recipe, list[CacheEntry]]:
-    """At most ``limit`` pictures of each recipe; of all recipes the same ones, as far as there."""
+    groups: Mapping[RecipeKey, list[CacheEntry]], limit: int, seed: int
+) -> dict[RecipeKey, list[CacheEntry]]:
+    """At most ``limit`` pictures of each recipe; 0 keeps all.
+
+    All recipes keep the same images and variants where they have them, so their audits compare
+    recipes and not images.
+    """
     places = sorted({_place(entry) for entries in groups.values() for entry in entries})
+    # One random order of all places serves every recipe.
     order = np.random.default_rng(seed).permutation(len(places))
     rank = dict(zip(places, order.tolist(), strict=True))
     return {
@@ -136,7 +94,7 @@ def _place(entry: CacheEntry) -> tuple[str, int]:
 
 
 def audit_cache(
-    groups: Mapping[Recipe, Sequence[CacheEntry]],
+    groups: Mapping[RecipeKey, Sequence[CacheEntry]],
     annotations: Annotations,
     image_root: str,
     detect: Detect,
@@ -144,58 +102,61 @@ def audit_cache(
     batch: int = 8,
     seed: int = 0,
     progress: Progress = iter,
-) -> dict[Recipe, Audit]:
-    """Audit each recipe; an original is looked at once for all of them.
+) -> dict[RecipeKey, Audit]:
+    """Audit each recipe. The detector sees an original once, whatever number of recipes has it.
 
     Args:
         groups: Painted pictures by recipe.
-        annotations: Of the originals.
+        annotations: Labels of the originals.
         image_root: Folder that the cache's file names are relative to.
-        detect: From pictures of one size, uint8 RGB (H, W, 3), to their detections.
-        thresholds: What counts.
-        batch: Pictures given to ``detect`` at once.
-        seed: Of the bootstrap.
+        detect: Takes pictures of one size, uint8 RGB (H, W, 3), and returns their detections.
+        thresholds: What counts as a detection, an extra object and a match.
+        batch: Number of pictures that ``detect`` gets at once.
+        seed: Seed of the bootstrap.
         progress: Wraps the list of pictures, for example ``tqdm``.
 
     Raises:
         AuditError, ImageError, AnnotationError: A picture or its annotations are unusable.
     """
-    looks = _looks(groups)
-    pictures = (_read(each, image_root) for each in looks)
+    # An original comes before its painted pictures: its labels and its measures serve them all.
+    items = _audit_items(groups)
+    pictures = (_read(each, image_root) for each in items)
     found = chain.from_iterable(map(detect, batches(pictures, batch)))
-    pairs: dict[Recipe, list[Pair]] = defaultdict(list)
+    pairs: dict[RecipeKey, list[Pair]] = defaultdict(list)
     labels: Labels
     original: Measured
-    for look, detections in zip(progress(looks), found, strict=True):
-        if look.entry is None:
-            labels = annotations.labels(look.file_name)
-            _check_size(look.file_name, detections, labels)
+    for item, detections in zip(progress(items), found, strict=True):
+        if item.entry is None:
+            labels = annotations.labels(item.file_name)
+            # Masks of another size could not be compared with the labels pixel by pixel.
+            _check_size(item.file_name, detections, labels)
             original = measure(detections, labels, thresholds)
             continue
-        _check_size(look.file_name, detections, labels)
-        _check_objects(look.entry, labels)
+        _check_size(item.file_name, detections, labels)
+        _check_objects(item.entry, labels)
         painted = measure(detections, labels, thresholds)
-        pairs[look.recipe].append(Pair(look.file_name, painted, original))
+        pairs[item.recipe].append(Pair(item.file_name, painted, original))
     return {recipe: aggregate(pairs[recipe], seed) for recipe in groups}
 
 
-def _looks(groups: Mapping[Recipe, Sequence[CacheEntry]]) -> list[Look]:
+def _audit_items(groups: Mapping[RecipeKey, Sequence[CacheEntry]]) -> list[AuditItem]:
     """Each original with all its painted pictures after it; originals of one size together."""
-    by_image: dict[tuple[int, int, str], list[Look]] = defaultdict(list)
+    by_image: dict[tuple[int, int, str], list[AuditItem]] = defaultdict(list)
     for recipe, entries in groups.items():
         for entry in entries:
             source = entry.sidecar["source"]
             name = source["file_name"]
+            # Neighbours of one size share a batch without padding, so the size comes first.
             key = source["height"], source["width"], name
-            by_image[key].append(Look(name, entry, recipe))
-    looks: list[Look] = []
+            by_image[key].append(AuditItem(name, entry, recipe))
+    items: list[AuditItem] = []
     for key in sorted(by_image):
-        looks += [Look(key[2]), *by_image[key]]
-    return looks
+        items += [AuditItem(key[2]), *by_image[key]]
+    return items
 
 
-def _read(look: Look, image_root: str) -> Picture:
-    return read_image(look.entry.path if look.entry else resolve_inside(image_root, look.file_name))
+def _read(item: AuditItem, image_root: str) -> Picture:
+    return read_image(item.entry.path if item.entry else resolve_inside(image_root, item.file_name))
 
 
 def _check_size(file_name: str, detections: Detections, labels: Labels) -> None:
@@ -207,7 +168,10 @@ def _check_size(file_name: str, detections: Detections, labels: Labels) -> None:
 
 
 def _check_objects(entry: CacheEntry, labels: Labels) -> None:
-    """A cache of another split may have images of the same name and size."""
+    """Raise unless the annotations are those that the picture was painted with.
+
+    Names and sizes do not show it: a cache of another split may have images of the same name.
+    """
     source = entry.sidecar["source"]
     differ = (mask_from_rle(entry.sidecar["object_mask"]) != labels.object_mask).mean()
     if differ > MAX_DIFFERENCE:
@@ -219,7 +183,7 @@ def _check_objects(entry: CacheEntry, labels: Labels) -> None:
 
 
 def batches(pictures: Iterable[Picture], most: int) -> Iterator[list[Picture]]:
-    """Neighbours of one size together, ``most`` at a time: no picture is padded for another."""
+    """Groups of neighbours of one size, ``most`` at a time, so that no picture is padded."""
     held: list[Picture] = []
     for picture in pictures:
         if held and (len(held) == most or held[0].shape != picture.shape):
@@ -230,8 +194,13 @@ def batches(pictures: Iterable[Picture], most: int) -> Iterator[list[Picture]]:
         yield held
 
 
-def check_originals(groups: Mapping[Recipe, Sequence[CacheEntry]], image_root: str) -> None:
-    """Raise AuditError or ImageError unless the originals are there and unchanged."""
+def check_originals(groups: Mapping[RecipeKey, Sequence[CacheEntry]], image_root: str) -> None:
+    """Compare the originals with the digests that painting recorded.
+
+    Raises:
+        AuditError: An original is missing or has changed.
+        ImageError: A name leads out of ``image_root``.
+    """
     sources = [entry.sidecar["source"] for entries in groups.values() for entry in entries]
     for name, sha256 in sorted({(each["file_name"], each["sha256"]) for each in sources}):
         path = resolve_inside(image_root, name)
@@ -241,9 +210,10 @@ def check_originals(groups: Mapping[Recipe, Sequence[CacheEntry]], image_root: s
             raise AuditError(f"{path} is not the file that was painted; it has changed since")
 
 
-def shown(audits: Mapping[Recipe, Audit]) -> list[tuple[dict[str, str], Audit]]:
-    """Audits with the settings that a reader needs to tell the recipes apart."""
+def shown(audits: Mapping[RecipeKey, Audit]) -> list[tuple[dict[str, str], Audit]]:
+    """The audits as rows of a table, with the settings that tell the recipes apart."""
     recipes = [dict(recipe) for recipe in audits]
+    # Settings that all recipes share would only widen the table.
     columns = [*SHOWN, *(name for name in differing(audits) if name not in SHOWN)]
     return [
         ({name: recipe.get(name, "") for name in columns}, audit)

@@ -1,4 +1,4 @@
-"""Many pictures' audits in one: shares, means and paired differences with bootstrap intervals."""
+"""Sums up the audits of many pictures: shares, means and paired differences, with intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pair:
 
     Attributes:
         image: Name of the original; pictures of one original are not independent.
-        painted, original: Of the same instances.
+        painted, original: Measures of the same instances in the two pictures.
 
     Raises:
         ValueError: The two have different numbers of instances.
@@ -39,7 +39,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class BootstrapEstimate:
     """A value with its bootstrap interval; NaN where there is nothing to estimate it from."""
 
     value: float
@@ -52,40 +52,39 @@ class Audit:
     """A set of painted pictures against their originals.
 
     Attributes:
-        pictures: Painted pictures.
-        images: Different originals.
-        hallucinated_share: Of painted pictures, 0..1, with at least one extra object.
-        hallucinated_share_original: The same of their originals: the detector's own errors.
-        hallucinated_difference: Painted minus original.
-        labelled: Instances in the painted pictures.
-        found, found_original: How many of these were matched in the painted pictures, and in the
-            originals.
-        instances: Matched in both; those that growth is a mean over.
-        growth: Mean pixels outside the labelled objects, as a share of the instance's area.
-        growth_original: The same in the originals.
-        growth_difference: Painted minus original.
+        pictures: Number of painted pictures.
+        images: Number of different originals.
+        extra_objects_share: Share of the painted pictures, 0..1, with at least one extra object.
+        extra_objects_share_original: The same of their originals: the detector's own errors.
+        extra_objects_difference: Painted minus original.
+        labelled: Number of instances in the painted pictures.
+        found, found_original: Number of these that the detector matched in the painted pictures,
+            and in the originals.
+        instances: Number of these that it matched in both; the means of growth are over them.
+        object_growth: Mean pixels outside the labelled objects, as a share of the instance's area.
+        object_growth_original: The same in the originals.
+        object_growth_difference: Painted minus original.
     """
 
     pictures: int
     images: int
-    hallucinated_share: Estimate
-    hallucinated_share_original: Estimate
-    hallucinated_difference: Estimate
+    extra_objects_share: BootstrapEstimate
+    extra_objects_share_original: BootstrapEstimate
+    extra_objects_difference: BootstrapEstimate
     labelled: int
     found: int
     found_original: int
     instances: int
-    growth: Estimate
-    growth_original: Estimate
-    growth_difference: Estimate
+    object_growth: BootstrapEstimate
+    object_growth_original: BootstrapEstimate
+    object_growth_difference: BootstrapEstimate
 
 
 def aggregate(pairs: Sequence[Pair], seed: int = 0, resamples: int = 1000) -> Audit:
     """Shares and means with 95 % percentile bootstrap intervals.
 
-    Originals are drawn with replacement, each with all its painted pictures, so that several
-    pictures of one original do not pass for independent ones. From one original there is no
-    interval.
+    The bootstrap draws originals with replacement, each with all its painted pictures, because
+    several pictures of one original are not independent. One original gives no interval.
 
     Raises:
         AuditError: There are no pairs.
@@ -94,6 +93,7 @@ def aggregate(pairs: Sequence[Pair], seed: int = 0, resamples: int = 1000) -> Au
         raise AuditError("there are no pictures to sum up")
     names = sorted({each.image for each in pairs})
     place = {name: index for index, name in enumerate(names)}
+    # One row of sums an original: a resample is then a weighted sum of rows.
     sums = np.zeros((len(names), len(_sums(pairs[0]))))
     for each in pairs:
         sums[place[each.image]] += _sums(each)
@@ -102,16 +102,16 @@ def aggregate(pairs: Sequence[Pair], seed: int = 0, resamples: int = 1000) -> Au
     return Audit(
         pictures=len(pairs),
         images=len(names),
-        hallucinated_share=_estimate(extra, pictures),
-        hallucinated_share_original=_estimate(extra_original, pictures),
-        hallucinated_difference=_estimate(extra - extra_original, pictures),
+        extra_objects_share=_estimate(extra, pictures),
+        extra_objects_share_original=_estimate(extra_original, pictures),
+        extra_objects_difference=_estimate(extra - extra_original, pictures),
         labelled=sum(len(each.painted.matched) for each in pairs),
         found=sum(int(each.painted.matched.sum()) for each in pairs),
         found_original=sum(int(each.original.matched.sum()) for each in pairs),
         instances=int(instances[0]),
-        growth=_estimate(outside, instances),
-        growth_original=_estimate(outside_original, instances),
-        growth_difference=_estimate(outside - outside_original, instances),
+        object_growth=_estimate(outside, instances),
+        object_growth_original=_estimate(outside_original, instances),
+        object_growth_difference=_estimate(outside - outside_original, instances),
     )
 
 
@@ -131,21 +131,24 @@ def to_markdown(rows: Sequence[tuple[Mapping[str, str], Audit]]) -> str:
     header = [*rows[0][0], counts[0], *columns[:3], counts[1], *columns[3:]]
     lines = [header, ["---"] * len(header)]
     for recipe, audit in rows:
-        extra = [audit.hallucinated_share, audit.hallucinated_share_original]
-        grown = [audit.growth, audit.growth_original]
+        extra = [audit.extra_objects_share, audit.extra_objects_share_original]
+        grown = [audit.object_growth, audit.object_growth_original]
         lines.append(
             [
+                # A prompt may hold the character that ends a cell.
                 *(value.replace("|", "\\|") for value in recipe.values()),
                 *(str(audit.pictures), *map(_percent, extra)),
-                *(_change(audit.hallucinated_difference), f"{audit.instances}/{audit.labelled}"),
-                *(*map(_percent, grown), _change(audit.growth_difference)),
+                *(_change(audit.extra_objects_difference), f"{audit.instances}/{audit.labelled}"),
+                *(*map(_percent, grown), _change(audit.object_growth_difference)),
             ]
         )
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def _sums(pair: Pair) -> npt.NDArray[np.float64]:
+    """What one pair adds: pictures, extra objects (both), instances, growth (both); float (6,)."""
     painted, original = pair.painted, pair.original
+    # An instance that one of the two lacks has no paired difference.
     both = painted.matched & original.matched
     outside, outside_original = painted.outside[both].sum(), original.outside[both].sum()
     extra, extra_original = painted.extra > 0, original.extra > 0
@@ -153,36 +156,39 @@ def _sums(pair: Pair) -> npt.NDArray[np.float64]:
 
 
 def _resampled(sums: npt.NDArray[np.float64], seed: int, resamples: int) -> npt.NDArray[np.float64]:
-    """Totals (resamples, columns) of as many rows of ``sums`` as there are, drawn anew each time.
+    """Totals of resamples of the rows of ``sums``, (resamples, columns); (0, columns) for one row.
 
-    From one row there are none.
+    Each resample has as many rows as ``sums``, drawn with replacement.
     """
     number, columns = sums.shape
+    # Resampling one row gives that row again: an interval of no width would be a lie.
     if number < 2:
         return np.zeros((0, columns))
     rng = np.random.default_rng(seed)
     draws = np.empty((resamples, columns))
     for row in range(resamples):
+        # Number of times that each row is drawn; the product sums the drawn rows.
         times = np.bincount(rng.integers(number, size=number), minlength=number)
         draws[row] = times @ sums
     return draws
 
 
-def _estimate(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> Estimate:
+def _estimate(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> BootstrapEstimate:
     """Ratio of the first elements, and the percentiles of the others' ratios."""
     ratios = np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+    # A resample may have no instance at all; it has no ratio.
     drawn = ratios[1:][np.isfinite(ratios[1:])]
     if not len(drawn):
-        return Estimate(float(ratios[0]), float("nan"), float("nan"))
+        return BootstrapEstimate(float(ratios[0]), float("nan"), float("nan"))
     low, high = np.percentile(drawn, [50 - LEVEL / 2, 50 + LEVEL / 2])
-    return Estimate(float(ratios[0]), float(low), float(high))
+    return BootstrapEstimate(float(ratios[0]), float(low), float(high))
 
 
-def _percent(estimate: Estimate) -> str:
+def _percent(estimate: BootstrapEstimate) -> str:
     return "–" if np.isnan(estimate.value) else f"{100 * estimate.value:.1f}"
 
 
-def _change(estimate: Estimate) -> str:
+def _change(estimate: BootstrapEstimate) -> str:
     if np.isnan(estimate.value):
         return "–"
     interval = f" [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

@@ -1,6 +1,6 @@
-"""The detector of an audit: a trained run's folder becomes a function from pictures to detections.
+"""The detector of an audit, loaded from the folder of a training run.
 
-Pictures are resized and normalised as Detectron2's ``DefaultPredictor`` does it.
+It resizes and normalises pictures as Detectron2's ``DefaultPredictor`` does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class MaskDetector:
 
     Args:
         cfg: Detectron2's configuration of the model.
-        model: With its weights; put into evaluation mode here.
-        min_score: Detections below are dropped, 0..1.
+        model: The model with its weights; the constructor puts it into evaluation mode.
+        min_score: Detections with a lower score are dropped, 0..1.
     """
 
     def __init__(self, cfg: CfgNode, model: torch.nn.Module, min_score: float = 0.0) -> None:
@@ -46,8 +46,8 @@ class MaskDetector:
     def __call__(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Detections]:
         """Detections in each picture, uint8 RGB (H, W, 3), at its own size.
 
-        All go through the model at once. Pictures of one size do not influence each other; smaller
-        ones get a border of zeros beside larger ones.
+        All go through the model in one batch. Pictures of one size do not influence each other; a
+        smaller one gets a border of zeros beside a larger one.
 
         Raises:
             AuditError: The model predicts no masks.
@@ -65,6 +65,7 @@ class MaskDetector:
     def _detections(self, instances: Any) -> Detections:
         if not instances.has("pred_masks"):
             raise AuditError("the detector gives boxes without masks; audit with a Mask R-CNN")
+        # Dropped on the device: a mask of every weak detection would have to be copied.
         found = instances[instances.scores >= self._min_score].to("cpu")
         return Detections(
             found.pred_masks.numpy().astype(bool),
@@ -76,7 +77,7 @@ class MaskDetector:
 def load_detector(
     run: Path, device: str = "cpu", min_score: float = 0.0
 ) -> tuple[MaskDetector, str]:
-    """The detector of a training run, with the weights of its last checkpoint.
+    """Load the detector of a training run, with the weights of its last checkpoint.
 
     Args:
         run: Output folder of ``tools/train_net.py``.
@@ -95,13 +96,16 @@ def load_detector(
             f"{run}: its detector predicts boxes only (MODEL.MASK_ON is false); "
             "give a run of a Mask R-CNN"
         )
+    # Checked here, because building the model on a missing GPU fails with a traceback of torch's.
     if device != "cpu" and not torch.cuda.is_available():
         raise AuditError(f"device={device!r} needs a GPU and this machine has none; give cpu")
     checkpoint = _last_checkpoint(run)
     cfg.MODEL.DEVICE = device
+    # A run of a Swin detector names a backbone that Detectron2 does not have.
     register_swin()
     model = build_model(cfg)
     try:
+        # No optimiser and no scheduler: the audit needs the weights alone.
         DetectionCheckpointer(model, save_dir=str(run)).load(str(checkpoint), checkpointables=[])
     except (OSError, EOFError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
         raise AuditError(

@@ -1,15 +1,15 @@
 """Two faults of painted pictures, counted with a detector that was trained on the same classes.
 
-Hallucination: the model painted a further object, which has no label, into the background. Growth:
-a labelled object goes on beyond its mask. A detector errs by itself too, so each measure is taken
-on the original as well, with the same labels; what counts is the paired difference, painted minus
-original.
+Extra objects: the model painted a further object, which has no label, into the background.
+Object growth: the model continued a labelled object beyond its mask. A detector makes errors of its
+own, so each measure is taken on the original too, with the same labels. What counts is the paired
+difference, painted minus original.
 
-Growth counts only objects that the detector finds in both pictures, by an IoU of ``min_iou`` or
-more. With 0.5 an object that more than doubled is lost instead of counted, so growth reads low;
-how many were found in each picture is reported beside it.
+Growth counts only objects that the detector finds in both pictures, with an IoU of ``min_iou`` or
+more. With 0.5 an object that more than doubled is lost instead of counted, so growth reads low; the
+audit reports how many objects were found in each picture.
 
-Shapes: N detections, K labelled instances, H, W the image.
+Shapes: N detections, K labelled instances, H, W height and width of the image.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Labels:
     """The labelled objects of one picture.
 
     Attributes:
-        instances: bool (K, H, W), the objects that growth is measured of; no crowd regions.
+        instances: bool (K, H, W), the objects whose growth is measured; no crowd regions.
         object_mask: bool (H, W), the union of all objects, crowd regions included.
 
     Raises:
@@ -77,6 +77,7 @@ class Labels:
                 f"object_mask is {self.object_mask.dtype} {self.object_mask.shape}, not bool (H, W)"
             )
         _check_masks("instances", self.instances, self.object_mask)
+        # Otherwise growth would count pixels of the object itself as outside.
         if self.instances[:, ~self.object_mask].any():
             raise ValueError("an instance reaches beyond object_mask, which must be their union")
 
@@ -86,11 +87,11 @@ class Thresholds:
     """What counts as a detection, an extra object and a match.
 
     Attributes:
-        min_score: Detections below are left out, 0..1.
+        min_score: Detections with a lower score are left out, 0..1.
         max_overlap: Largest share of an extra object's mask, 0..1, on labelled objects.
-        dilation: Pixels that labelled objects are widened by, for the overlap alone; 0 or more.
-        min_pixels: Smallest extra object.
-        min_iou: Smallest IoU, in (0, 1], of a detection and the instance it is taken for.
+        dilation: Labelled objects are widened by these pixels, for the overlap alone; 0 or more.
+        min_pixels: Smallest area of an extra object, in pixels.
+        min_iou: Smallest IoU, in (0, 1], of a detection and the instance that it matches.
 
     Raises:
         ValueError: A value out of range.
@@ -116,14 +117,19 @@ class Thresholds:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One picture: ``extra`` objects, and per instance what ``growth`` returns."""
+    """Both measures of one picture.
+
+    Attributes:
+        extra: Number of extra objects.
+        matched, outside: Per instance, as ``object_growth`` returns them.
+    """
 
     extra: int
     matched: BoolMask
     outside: npt.NDArray[np.float64]
 
 
-def hallucinated(
+def extra_objects(
     detections: Detections,
     object_mask: BoolMask,
     min_score: float = 0.5,
@@ -131,34 +137,45 @@ def hallucinated(
     dilation: int = 2,
     min_pixels: int = 20,
 ) -> int:
-    """Number of detections that lie beside the labelled objects; arguments as in ``Thresholds``.
+    """Count the detections that lie beside the labelled objects.
+
+    Args:
+        detections: Detections in one picture.
+        object_mask: bool (H, W), the union of all labelled objects.
+        min_score: As in ``Thresholds``, like the arguments after it.
+        max_overlap: Largest share of an extra object's mask on labelled objects.
+        dilation: In pixels.
+        min_pixels: In pixels.
 
     Raises:
         ValueError: The masks have different sizes.
     """
     _check_masks("detections", detections.masks, object_mask)
     window = np.ones((2 * dilation + 1, 2 * dilation + 1), dtype=np.uint8)
+    # A detector's masks are coarse at the rim, so a little beside an object still is that object.
     near = cv2.dilate(object_mask.astype(np.uint8), window).astype(bool)
     masks = detections.masks[detections.scores >= min_score]
     areas = np.count_nonzero(masks, axis=(1, 2))
     inside = np.count_nonzero(masks & near, axis=(1, 2))
+    # An empty mask is no object, even if min_pixels is 0.
     extra = (areas >= max(min_pixels, 1)) & (inside <= max_overlap * areas)
     return int(np.count_nonzero(extra))
 
 
-def growth(
+def object_growth(
     detections: Detections,
     instance_masks: BoolMask,
     object_mask: BoolMask,
     min_score: float = 0.5,
     min_iou: float = 0.5,
 ) -> tuple[BoolMask, npt.NDArray[np.float64]]:
-    """How far each labelled instance was detected outside the labelled objects.
+    """Measure how far the detection of each instance reaches beyond the labelled objects.
 
-    Instances get detections of any class, the pair of highest IoU first and each detection once.
+    Instances are matched with detections of any class, the pair of highest IoU first and each
+    detection once: a grown object may look like another class.
 
     Args:
-        detections: Of one picture.
+        detections: Detections in one picture.
         instance_masks: bool (K, H, W), without crowd regions.
         object_mask: bool (H, W), the union of all labelled objects.
         min_score: As in ``Thresholds``, like ``min_iou``.
@@ -180,6 +197,7 @@ def growth(
     outside = np.full(len(instance_masks), np.nan)
     for instance, detection in _match(_ious(instance_masks, masks), min_iou):
         matched[instance] = True
+        # Pixels on a neighbour do not count: the detector may have joined two labelled objects.
         beyond = np.count_nonzero(masks[detection] & ~object_mask)
         outside[instance] = beyond / areas[instance]
     return matched, outside
@@ -187,7 +205,7 @@ def growth(
 
 def measure(detections: Detections, labels: Labels, thresholds: Thresholds) -> Measured:
     """Both measures of one picture."""
-    extra = hallucinated(
+    extra = extra_objects(
         detections,
         labels.object_mask,
         thresholds.min_score,
@@ -195,7 +213,7 @@ def measure(detections: Detections, labels: Labels, thresholds: Thresholds) -> M
         thresholds.dilation,
         thresholds.min_pixels,
     )
-    matched, outside = growth(
+    matched, outside = object_growth(
         detections, labels.instances, labels.object_mask, thresholds.min_score, thresholds.min_iou
     )
     return Measured(extra, matched, outside)
@@ -215,6 +233,7 @@ def _ious(instances: BoolMask, masks: BoolMask) -> npt.NDArray[np.float64]:
     found = np.zeros((len(instances), len(masks)))
     for row, instance in enumerate(instances):
         common = np.count_nonzero(masks & instance, axis=(1, 2))
+        # One instance at a time: all pairs at once would need (K, N, H, W) booleans.
         union = areas + np.count_nonzero(instance) - common
         found[row] = common / np.maximum(union, 1)
     return found
@@ -227,5 +246,6 @@ def _match(ious: npt.NDArray[np.float64], min_iou: float) -> list[tuple[int, int
     while left.any():
         instance, detection = divmod(int(left.argmax()), left.shape[1])
         pairs.append((instance, detection))
+        # Neither of the two can be matched again.
         left[instance] = left[:, detection] = 0
     return pairs

@@ -1,7 +1,7 @@
-"""A page and a contact sheet of painted pictures, made from a cache.
+"""A page and a contact sheet of the painted pictures of a cache.
 
-The sidecars hold the object mask, so outlines need nothing but the cache; the untouched originals
-are shown where the folder of the source images is given.
+The sidecars hold the object masks, so outlines need only the cache. The page shows the untouched
+originals where the folder of the source images is given.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
 from bgaug_d2.errors import ImageError
-from bgaug_d2.inspection.recipes import differing, recipe_of, target_of
+from bgaug_d2.inspection.recipes import differing, recipe_key, target_of
 from bgaug_d2.pixels.masks import mask_from_rle
 from bgaug_d2.pixels.paths import resolve_inside
 from bgaug_d2.pixels.read import read_image
 
 THUMBNAIL = 320  # px, longer side on the page
 CELL, CAPTION = 192, 16  # px, side of a cell on the contact sheet and the line below it
-_OUTLINE = (255, 64, 160)
+_OUTLINE = (255, 64, 160)  # RGB; a pink that photographs hardly have
 
 
 @dataclass(frozen=True)
-class Picture:
+class PaintedVariant:
     """One painted variant: ``image`` uint8 (H, W, 3) RGB and its sidecar."""
 
     image: np.ndarray
@@ -39,17 +39,17 @@ class Picture:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Its recipe by dotted names."""
-        return dict(recipe_of(self.sidecar))
+        """The recipe by dotted names."""
+        return dict(recipe_key(self.sidecar))
 
     @property
     def target(self) -> str:
-        """What was painted."""
+        """What was painted, in words."""
         return target_of(self.sidecar)
 
     @property
     def prompts(self) -> list[str]:
-        """Of the background and of the objects, each once."""
+        """Prompts of the background and of the objects, each once."""
         objects = [each["prompt"] for each in self.sidecar.get("object_passes", ())]
         return [each for each in dict.fromkeys([self.sidecar["prompt"], *objects]) if each]
 
@@ -59,23 +59,27 @@ class Row:
     """One source image with its variants.
 
     Attributes:
-        file_name: Relative to the data set's root.
-        original: uint8 (H, W, 3) RGB, or None where the source is not at hand.
+        file_name: Name of the source, relative to the data set's root.
+        original: uint8 (H, W, 3) RGB; None without the folder of the source images.
         outline: The original (or else the first variant) with the objects' outlines, same shape.
-        variants: In the order of their numbers.
+        variants: The painted variants, in the order of their numbers.
     """
 
     file_name: str
     original: np.ndarray | None
     outline: np.ndarray
-    variants: tuple[Picture, ...]
+    variants: tuple[PaintedVariant, ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """What the page shows: rows, the models that painted them, refused jobs by reason.
+    """What the page shows.
 
-    ``pasted`` and ``protected`` speak of pictures with painted backgrounds.
+    Attributes:
+        rows: The images on the page.
+        models: Identities of the models that painted the cache.
+        pictures: Number of painted pictures in the cache, shown or not.
+        rejections: Number of jobs that painting rejected, by reason.
     """
 
     rows: list[Row]
@@ -86,7 +90,8 @@ class Gallery:
     @property
     def differing(self) -> list[str]:
         """Settings that tell the recipes of the shown pictures apart; none for a single recipe."""
-        names = differing(recipe_of(each.sidecar) for row in self.rows for each in row.variants)
+        names = differing(recipe_key(each.sidecar) for row in self.rows for each in row.variants)
+        # ``model.id`` tells models apart in words; the page lists their digests once, at its top.
         return [name for name in names if name not in ("model.sha256", "model.revision")]
 
     @property
@@ -96,7 +101,7 @@ class Gallery:
 
     @property
     def pasted(self) -> bool:
-        """Whether all shown pictures have what was not painted from the source, bit for bit."""
+        """Whether the unpainted pixels of all shown pictures equal the source bit for bit."""
         recipes = [each.sidecar["recipe"] for row in self.rows for each in row.variants]
         return all(
             each["settings"]["paste_back"] and each.get("picture_format", "png") == "png"
@@ -110,10 +115,10 @@ def collect(
     """Choose the first images by name and read their variants.
 
     Args:
-        cache: Every entry is verified while it is read.
+        cache: The cache to show; reading verifies every entry.
         image_root: Folder of the source images, or None.
-        max_images: Rows on the page.
-        max_variants: Variants in a row.
+        max_images: Most rows on the page.
+        max_variants: Most variants in a row.
     """
     by_name: dict[str, list[CacheEntry]] = {}
     rejections: Counter[str] = Counter()
@@ -123,6 +128,7 @@ def collect(
             rejections[entry.reason] += 1
             continue
         by_name.setdefault(entry.sidecar["source"]["file_name"], []).append(entry)
+        # By digest: two models may have the same name.
         models[entry.sidecar["model"]["sha256"]] = entry.sidecar["model"]
     rows = []
     for file_name in sorted(by_name)[:max_images]:
@@ -134,6 +140,7 @@ def collect(
 
 def write_page(gallery: Gallery, path: Path, title: str) -> None:
     """Write one self-contained HTML file: no script, no outside address, a strict policy."""
+    # File names, prompts and model names are data of strangers: everything is escaped.
     environment = Environment(
         loader=PackageLoader("bgaug_d2.inspection"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -141,6 +148,8 @@ def write_page(gallery: Gallery, path: Path, title: str) -> None:
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _data_uri
+    # The policy allows this style by its digest, and nothing else: file names and prompts come from
+    # data sets, so the page must not run or load what they might smuggle in.
     style = environment.get_template("gallery.css").render()
     style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     html = environment.get_template("gallery.html.j2").render(
@@ -155,12 +164,13 @@ def write_contact_sheet(gallery: Gallery, path: Path) -> None:
     width = max(map(len, lines))
     blank = np.full((CELL + CAPTION, CELL, 3), 255, np.uint8)
     grid = np.vstack([np.hstack(line + [blank] * (width - len(line))) for line in lines])
+    # OpenCV writes BGR. Its own file writer only returns False on a full disk, without a reason.
     encoded = cv2.imencode(".png", cv2.cvtColor(grid, cv2.COLOR_RGB2BGR))[1]
     path.write_bytes(encoded.tobytes())
 
 
 def _row(file_name: str, entries: Sequence[CacheEntry], image_root: str | None) -> Row:
-    variants = tuple(Picture(read_image(entry.path), entry.sidecar) for entry in entries)
+    variants = tuple(PaintedVariant(read_image(entry.path), entry.sidecar) for entry in entries)
     original = _original(file_name, image_root)
     base = variants[0].image if original is None else original
     return Row(
@@ -176,6 +186,7 @@ def _original(file_name: str, image_root: str | None) -> np.ndarray | None:
         return None
     try:
         return read_image(resolve_inside(image_root, file_name))
+    # The page is useful without originals, so a missing one is left out.
     except (ImageError, FileNotFoundError):
         return None
 
@@ -185,6 +196,7 @@ def draw_outline(image: np.ndarray, object_mask: np.ndarray) -> np.ndarray:
     contours = cv2.findContours(object_mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[
         0
     ]
+    # About one pixel after shrinking to a thumbnail, whatever the size of the image.
     thickness = max(1, round(max(image.shape[:2]) / 320))
     return cv2.drawContours(image.copy(), contours, -1, _OUTLINE, thickness)
 
@@ -217,6 +229,7 @@ def _square(image: np.ndarray, caption: str) -> np.ndarray:
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     scale = side / max(image.shape[:2])
     size = tuple(max(1, round(length * scale)) for length in image.shape[1::-1])
+    # Area averages when shrinking; it would give blocks when enlarging.
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 

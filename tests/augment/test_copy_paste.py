@@ -173,7 +173,7 @@ def test_any_scale(tmp_path: Path, scale: list[float], fewest: int, most: int) -
     assert (min(counts), max(counts)) == (fewest, most)
 
 
-def test_at_most_so_many_objects(tmp_path: Path) -> None:
+def test_at_most_max_objects(tmp_path: Path) -> None:
     items = [annotated(blob(DONOR_H, DONOR_W, 5 * i, 2, 4, 4), "rle", i) for i in range(8)]
     for most, expected in ((3, {1, 2, 3}), (20, set(range(1, 9)))):
         paste = paster(donor_of(tmp_path, items), max_objects=most)

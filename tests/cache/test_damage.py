@@ -1,4 +1,4 @@
-"""Damaged files and failing writes, one at a time; ``test_cache_faults`` has the torture."""
+"""Damaged files and failing writes, one at a time; ``test_faults`` kills writers at random."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bgaug_d2.config.experiment import CocoConfig, DatasetConfig, ToyConfig, VocConfig
-from bgaug_d2.data.register import DatasetHandle, check_dataset, register_dataset
+from bgaug_d2.data.catalogue import DatasetHandle
+from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.errors import DatasetError
 from tests.helpers.data_trees import COCO_FILES, coco_content, write_coco, write_voc
 

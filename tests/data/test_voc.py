@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from bgaug_d2.data import voc
 from bgaug_d2.data.voc import load_voc, parse_split, read_image_ids
+from bgaug_d2.data.voc_masks import match_boxes
 from bgaug_d2.errors import DatasetError
 from bgaug_d2.jobs.parse import objects_from_annotations
 from bgaug_d2.pixels.object_masks import object_masks
@@ -72,14 +73,14 @@ def test_with_masks_every_object_has_one(tree: Path) -> None:
 
 def test_masks_in_the_order_of_the_xml_win_ties() -> None:
     boxes = [[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 30]]
-    assert voc._match(boxes, [[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 30]]) == {
+    assert match_boxes(boxes, [[0, 0, 10, 10], [0, 0, 10, 10], [20, 20, 30, 30]]) == {
         0: 0,
         1: 1,
         2: 2,
     }
-    assert voc._match(boxes, [[20, 20, 30, 30], [0, 0, 10, 10]]) == {1: 1, 2: 0}
-    assert voc._match(boxes, [[8, 8, 18, 18]]) == {}
-    assert voc._match(boxes, []) == {}
+    assert match_boxes(boxes, [[20, 20, 30, 30], [0, 0, 10, 10]]) == {1: 1, 2: 0}
+    assert match_boxes(boxes, [[8, 8, 18, 18]]) == {}
+    assert match_boxes(boxes, []) == {}
 
 
 def test_image_lists(tree: Path) -> None:

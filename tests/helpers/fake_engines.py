@@ -1,8 +1,8 @@
 """Stand-ins for the engine, with the faults of a real one; workers build them by import string.
 
 A job gets a square of noise, unless its prompt begins with an order: ``exit``, ``once PATH``,
-``signal NAME``, ``raise TEXT``, ``hang`` and ``work SECONDS`` strike when its batch is painted;
-``lose``, ``error``, ``flat``, ``shape`` and ``stray`` spoil its result.
+``signal NAME``, ``raise TEXT``, ``hang``, ``work SECONDS`` and ``until PATH`` strike when its batch
+is painted; ``lose``, ``error``, ``flat``, ``shape`` and ``stray`` spoil its result.
 """
 
 from __future__ import annotations
@@ -90,6 +90,10 @@ class FakeEngine:
             while time.monotonic() < end:
                 self.progress += 1
                 time.sleep(0.05)
+        elif order == "until":  # the same, for as long as there is no such file
+            while not Path(argument).exists():
+                self.progress += 1
+                time.sleep(0.01)
 
 
 def _result(request: PaintRequest) -> PaintResult | None:

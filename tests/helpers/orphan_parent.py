@@ -29,12 +29,12 @@ def main() -> None:
     if "busy" in options:
         for _ in range(4):
             pool.client().enqueue(site.job("hang"))
-        time.sleep(0.2)
+        wait_until(lambda: len(site.painted()) > 0)
     if "fork" in options and os.fork() == 0:  # as a loader process
-        time.sleep(8)
+        time.sleep(120)
         os._exit(0)
     print(Path(pool.addresses[0]).parent, flush=True)  # noqa: T201
-    time.sleep(60)
+    time.sleep(120)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from bgaug_d2.worker.pool import WorkerPool
 from bgaug_d2.worker.protocol import WorkerSpec
 from tests.helpers.factories import MODEL, make_job, write_image
 
-FAST = {"heartbeat_s": 0.1, "hang_timeout_s": 1.0, "backoff_s": 0.01, "deadline_s": 20.0}
+# A hang is noticed soon, but a process that has to wait for its core is not taken for one.
+FAST = {"heartbeat_s": 0.1, "hang_timeout_s": 3.0, "backoff_s": 0.01, "deadline_s": 60.0}
 
 
 class Site:
@@ -73,7 +74,7 @@ def use_engine(monkeypatch: pytest.MonkeyPatch, builder: str) -> None:
     monkeypatch.setitem(engines.ENGINES, "continuous", kind)
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Return as soon as ``condition`` holds; fail if that takes too long."""
     end = time.monotonic() + seconds
     while not condition():

@@ -23,14 +23,14 @@ from bgaug_d2.inspection.audit import (
     read_entries,
     shown,
 )
-from bgaug_d2.inspection.audit_summary import Audit, Estimate, Pair, aggregate, to_markdown
+from bgaug_d2.inspection.audit_summary import Audit, BootstrapEstimate, Pair, aggregate, to_markdown
 from bgaug_d2.inspection.faults import (
     Detections,
     Labels,
     Measured,
     Thresholds,
-    growth,
-    hallucinated,
+    extra_objects,
+    object_growth,
 )
 from bgaug_d2.jobs.parse import objects_from_annotations
 from bgaug_d2.painting.passes import Finished
@@ -76,18 +76,18 @@ OBJECT = box(10, 10, 10, 10)  # rows and columns 10..19
     ],
 )
 def test_a_detection_beside_the_labelled_objects_is_extra(mask: np.ndarray, count: int) -> None:
-    assert hallucinated(detections(mask), OBJECT) == count
+    assert extra_objects(detections(mask), OBJECT) == count
 
 
 def test_each_threshold_of_an_extra_object() -> None:
     found = detections(box(30, 40, 5, 5), box(10, 20, 10, 2), scores=[0.5, 0.49])
-    assert hallucinated(found, OBJECT) == 1
-    assert hallucinated(found, OBJECT, min_score=0.51) == 0
-    assert hallucinated(found, OBJECT, min_score=0.4, dilation=0) == 2
-    assert hallucinated(found, OBJECT, min_pixels=26) == 0
-    assert hallucinated(found, OBJECT, min_score=0, max_overlap=1) == 2
-    assert hallucinated(detections(np.zeros(SIZE, bool)), OBJECT, min_pixels=0) == 0
-    assert hallucinated(detections(), OBJECT) == 0
+    assert extra_objects(found, OBJECT) == 1
+    assert extra_objects(found, OBJECT, min_score=0.51) == 0
+    assert extra_objects(found, OBJECT, min_score=0.4, dilation=0) == 2
+    assert extra_objects(found, OBJECT, min_pixels=26) == 0
+    assert extra_objects(found, OBJECT, min_score=0, max_overlap=1) == 2
+    assert extra_objects(detections(np.zeros(SIZE, bool)), OBJECT, min_pixels=0) == 0
+    assert extra_objects(detections(), OBJECT) == 0
 
 
 def test_growth_is_the_share_outside_all_labelled_objects() -> None:
@@ -95,20 +95,20 @@ def test_growth_is_the_share_outside_all_labelled_objects() -> None:
     instances = np.stack([OBJECT, neighbour])
     union = OBJECT | neighbour
     grown = box(8, 10, 12, 10)  # two rows of 10 pixels above
-    matched, outside = growth(detections(grown, neighbour), instances, union)
+    matched, outside = object_growth(detections(grown, neighbour), instances, union)
     assert matched.tolist() == [True, True]
     assert outside.tolist() == [0.2, 0.0]
     into_neighbour = box(10, 10, 10, 13)
-    assert growth(detections(into_neighbour), instances, union)[1][0] == 0.0
+    assert object_growth(detections(into_neighbour), instances, union)[1][0] == 0.0
 
 
 def test_highest_iou_first_and_each_detection_once() -> None:
     instances = np.stack([box(10, 10, 10, 10), box(10, 10, 10, 8)])
     found = detections(box(10, 10, 10, 8), box(10, 10, 10, 11))
-    matched, outside = growth(found, instances, instances[0])
+    matched, outside = object_growth(found, instances, instances[0])
     assert matched.tolist() == [True, True]
     assert outside.tolist() == [0.1, 0.0]  # the first mask fits both, and the second better
-    matched, outside = growth(detections(box(10, 10, 10, 8)), instances, instances[0])
+    matched, outside = object_growth(detections(box(10, 10, 10, 8)), instances, instances[0])
     assert matched.tolist() == [False, True]
     assert math.isnan(outside[0])
 
@@ -116,11 +116,11 @@ def test_highest_iou_first_and_each_detection_once() -> None:
 def test_thresholds_of_a_match() -> None:
     instances = OBJECT[None]
     half = detections(box(10, 10, 10, 20), scores=[0.5])
-    assert growth(half, instances, OBJECT)[1].tolist() == [1.0]  # an IoU of 0.5 is enough
-    assert not growth(half, instances, OBJECT, min_score=0.51)[0].any()
-    assert not growth(half, instances, OBJECT, min_iou=0.51)[0].any()
-    assert not growth(detections(), instances, OBJECT)[0].any()
-    assert growth(half, instances[:0], OBJECT)[0].shape == (0,)
+    assert object_growth(half, instances, OBJECT)[1].tolist() == [1.0]  # an IoU of 0.5 is enough
+    assert not object_growth(half, instances, OBJECT, min_score=0.51)[0].any()
+    assert not object_growth(half, instances, OBJECT, min_iou=0.51)[0].any()
+    assert not object_growth(detections(), instances, OBJECT)[0].any()
+    assert object_growth(half, instances[:0], OBJECT)[0].shape == (0,)
 
 
 @pytest.mark.parametrize(
@@ -142,9 +142,9 @@ def test_malformed_detections(masks: Any, classes: Any, scores: Any, sentence: s
 
 def test_masks_of_other_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="object mask's size"):
-        hallucinated(detections(OBJECT), np.zeros((3, 3), bool))
+        extra_objects(detections(OBJECT), np.zeros((3, 3), bool))
     with pytest.raises(ValueError, match="instance_masks"):
-        growth(detections(OBJECT), np.zeros((1, 3, 3), bool), OBJECT)
+        object_growth(detections(OBJECT), np.zeros((1, 3, 3), bool), OBJECT)
     with pytest.raises(ValueError, match="beyond object_mask"):
         Labels(box(0, 0, 5, 5)[None], OBJECT)
     with pytest.raises(ValueError, match=r"not bool \(H, W\)"):
@@ -180,37 +180,37 @@ def test_sums_over_pictures_and_instances() -> None:
     audit = aggregate(PAIRS)
     assert (audit.pictures, audit.images) == (4, 3)
     assert (audit.labelled, audit.found, audit.found_original, audit.instances) == (5, 4, 4, 3)
-    assert audit.hallucinated_share.value == 0.5
-    assert audit.hallucinated_share_original.value == 0.25
-    assert audit.hallucinated_difference.value == 0.25
-    assert audit.growth.value == pytest.approx(0.5 / 3)
-    assert audit.growth_original.value == pytest.approx(0.2 / 3)
-    assert audit.growth_difference.value == pytest.approx(0.1)
+    assert audit.extra_objects_share.value == 0.5
+    assert audit.extra_objects_share_original.value == 0.25
+    assert audit.extra_objects_difference.value == 0.25
+    assert audit.object_growth.value == pytest.approx(0.5 / 3)
+    assert audit.object_growth_original.value == pytest.approx(0.2 / 3)
+    assert audit.object_growth_difference.value == pytest.approx(0.1)
 
 
 def test_interval_of_a_share_is_the_binomial_one() -> None:
     """With one picture an image the bootstrap of a share is a binomial draw."""
     pairs = [Pair(str(i), measured(int(i % 4 == 0)), measured(0)) for i in range(100)]
-    share = aggregate(pairs).hallucinated_share
+    share = aggregate(pairs).extra_objects_share
     margin = 1.96 * math.sqrt(0.25 * 0.75 / 100)
     assert share.low == pytest.approx(0.25 - margin, abs=0.02)
     assert share.high == pytest.approx(0.25 + margin, abs=0.02)
-    assert aggregate(pairs).hallucinated_share == share
-    assert aggregate(pairs, seed=1).hallucinated_share != share
+    assert aggregate(pairs).extra_objects_share == share
+    assert aggregate(pairs, seed=1).extra_objects_share != share
 
 
 def test_more_pictures_of_the_same_images_are_no_more_evidence() -> None:
     pairs = [Pair(str(i), measured(int(i % 4 == 0)), measured(0)) for i in range(20)]
     once, tenfold = aggregate(pairs), aggregate(pairs * 10)
     assert tenfold.pictures == 200
-    assert tenfold.hallucinated_share == once.hallucinated_share
+    assert tenfold.extra_objects_share == once.extra_objects_share
 
 
 def test_what_cannot_be_estimated_is_nan() -> None:
     alone = aggregate(PAIRS[:2])
-    assert alone.growth.value == pytest.approx(0.5 / 3)
-    assert math.isnan(alone.growth.low)
-    assert math.isnan(aggregate(PAIRS[3:]).growth.value)
+    assert alone.object_growth.value == pytest.approx(0.5 / 3)
+    assert math.isnan(alone.object_growth.low)
+    assert math.isnan(aggregate(PAIRS[3:]).object_growth.value)
     with pytest.raises(AuditError, match="no pictures"):
         aggregate([])
     with pytest.raises(ValueError, match="2 instances in the painted picture, 1 in the original"):
@@ -218,10 +218,10 @@ def test_what_cannot_be_estimated_is_nan() -> None:
 
 
 def test_table() -> None:
-    nothing = Estimate(NAN, NAN, NAN)
-    point = Estimate(0.25, NAN, NAN)
+    nothing = BootstrapEstimate(NAN, NAN, NAN)
+    point = BootstrapEstimate(0.25, NAN, NAN)
     audit = Audit(
-        *(8, 8, Estimate(0.5, 0.4, 0.6), point, Estimate(0.25, -0.125, 0.5)),
+        *(8, 8, BootstrapEstimate(0.5, 0.4, 0.6), point, BootstrapEstimate(0.25, -0.125, 0.5)),
         *(10, 9, 8, 7, nothing, nothing, nothing),
     )
     lines = to_markdown([({"prompt": "a|b"}, audit)]).splitlines()
@@ -335,16 +335,16 @@ def test_known_faults_are_counted(world: World) -> None:
     untouched, grown, extra = audits[7], audits[1], audits[3]
     assert (untouched.pictures, untouched.images, untouched.labelled) == (2, 2, 2)
     assert untouched.instances == 2  # the crowd is none
-    assert untouched.hallucinated_share == untouched.hallucinated_share_original
-    assert untouched.hallucinated_share.value == 0.5  # the error of b
-    assert untouched.hallucinated_difference == Estimate(0, 0, 0)
-    assert untouched.growth_difference == Estimate(0, 0, 0)
-    assert grown.growth.value == pytest.approx(0.2)  # 0.4 and 0
-    assert (grown.growth_original.value, grown.growth_difference.low) == (0, 0)
-    assert grown.growth_difference.high == pytest.approx(0.4)
-    assert grown.hallucinated_difference.value == 0
+    assert untouched.extra_objects_share == untouched.extra_objects_share_original
+    assert untouched.extra_objects_share.value == 0.5  # the error of b
+    assert untouched.extra_objects_difference == BootstrapEstimate(0, 0, 0)
+    assert untouched.object_growth_difference == BootstrapEstimate(0, 0, 0)
+    assert grown.object_growth.value == pytest.approx(0.2)  # 0.4 and 0
+    assert (grown.object_growth_original.value, grown.object_growth_difference.low) == (0, 0)
+    assert grown.object_growth_difference.high == pytest.approx(0.4)
+    assert grown.extra_objects_difference.value == 0
     assert (extra.pictures, extra.images) == (2, 1)
-    assert (extra.hallucinated_share.value, extra.hallucinated_share_original.value) == (0.5, 0)
+    assert (extra.extra_objects_share.value, extra.extra_objects_share_original.value) == (0.5, 0)
 
 
 def test_batches_hold_pictures_of_one_size() -> None:
@@ -523,11 +523,11 @@ def test_tool_on_originals_as_painted_pictures(
     assert content["thresholds"]["min_score"] == min_score
     assert [each["recipe"]["D"] for each in content["recipes"]] == ["0.5", "0.75"]
     unchanged, changed = content["recipes"]
-    assert unchanged["hallucinated_share"]["value"] == 1
-    assert unchanged["hallucinated_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert unchanged["extra_objects_share"]["value"] == 1
+    assert unchanged["extra_objects_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert unchanged["found"] == unchanged["found_original"]
-    assert changed["hallucinated_share_original"] == unchanged["hallucinated_share_original"]
-    assert changed["hallucinated_difference"]["value"] == -1
+    assert changed["extra_objects_share_original"] == unchanged["extra_objects_share_original"]
+    assert changed["extra_objects_difference"]["value"] == -1
     assert changed["pictures"] == unchanged["pictures"] == 2
     printed = capsys.readouterr().out
     assert printed.count("\n| ") == 3

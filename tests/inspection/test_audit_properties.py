@@ -15,8 +15,8 @@ from bgaug_d2.inspection.faults import (
     Labels,
     Measured,
     Thresholds,
-    growth,
-    hallucinated,
+    extra_objects,
+    object_growth,
 )
 from bgaug_d2.inspection.faults import measure as measure_picture
 
@@ -61,17 +61,17 @@ def test_stricter_thresholds_find_fewer_extra_objects(
     min_pixels: int,
 ) -> None:
     object_mask = union(objects)
-    count = hallucinated(found, object_mask, min_score, max_overlap, dilation, min_pixels)
+    count = extra_objects(found, object_mask, min_score, max_overlap, dilation, min_pixels)
     assert 0 <= count <= len(found.scores)
     stricter = [
-        hallucinated(found, object_mask, (min_score + 1) / 2, max_overlap, dilation, min_pixels),
-        hallucinated(found, object_mask, min_score, max_overlap / 2, dilation, min_pixels),
-        hallucinated(found, object_mask, min_score, max_overlap, dilation + 1, min_pixels),
-        hallucinated(found, object_mask, min_score, max_overlap, dilation, min_pixels + 1),
+        extra_objects(found, object_mask, (min_score + 1) / 2, max_overlap, dilation, min_pixels),
+        extra_objects(found, object_mask, min_score, max_overlap / 2, dilation, min_pixels),
+        extra_objects(found, object_mask, min_score, max_overlap, dilation + 1, min_pixels),
+        extra_objects(found, object_mask, min_score, max_overlap, dilation, min_pixels + 1),
     ]
     assert max(stricter) <= count
     everywhere = np.ones(SIZE, dtype=bool)
-    assert hallucinated(found, everywhere, min_score, 0.99, dilation, min_pixels) == 0
+    assert extra_objects(found, everywhere, min_score, 0.99, dilation, min_pixels) == 0
 
 
 @given(detections(), rectangles(), st.randoms(use_true_random=False))
@@ -79,13 +79,13 @@ def test_extra_objects_are_counted_one_by_one(
     found: Detections, objects: np.ndarray, random: object
 ) -> None:
     object_mask = union(objects)
-    singles = [hallucinated(pick(found, [i]), object_mask) for i in range(len(found.scores))]
-    assert hallucinated(found, object_mask) == sum(singles)
+    singles = [extra_objects(pick(found, [i]), object_mask) for i in range(len(found.scores))]
+    assert extra_objects(found, object_mask) == sum(singles)
 
 
 @given(detections(), rectangles(), st.floats(0.05, 1))
 def test_a_match_stays_in_bounds(found: Detections, instances: np.ndarray, min_iou: float) -> None:
-    matched, outside = growth(found, instances, union(instances), 0.5, min_iou)
+    matched, outside = object_growth(found, instances, union(instances), 0.5, min_iou)
     assert (np.isnan(outside) == ~matched).all()
     assert matched.sum() <= (found.scores >= 0.5).sum()
     assert (outside[matched] >= 0).all()
@@ -98,7 +98,7 @@ def test_exact_detections_match_all_and_show_no_growth(
 ) -> None:
     number = len(instances)
     found = Detections(instances, np.zeros(number, np.int64), np.ones(number))
-    matched, outside = growth(found, instances, union(instances) | union(others))
+    matched, outside = object_growth(found, instances, union(instances) | union(others))
     assert matched.all()
     assert (outside == 0).all()
 
@@ -109,7 +109,7 @@ def test_order_of_detections_is_nothing_where_ious_differ(
 ) -> None:
     order = data.draw(st.permutations(range(len(found.scores))))
     object_mask = union(instances)
-    assert hallucinated(found, object_mask) == hallucinated(pick(found, order), object_mask)
+    assert extra_objects(found, object_mask) == extra_objects(pick(found, order), object_mask)
     # Equal masks compete for an instance on equal terms, so one of each is enough.
     _, first = np.unique(found.masks.reshape(-1, math.prod(SIZE)), axis=0, return_index=True)
     ious = [
@@ -120,9 +120,9 @@ def test_order_of_detections_is_nothing_where_ious_differ(
     ious = [each for each in ious if each >= 0.5]  # others never match
     if len(set(ious)) < len(ious):
         return
-    one = growth(pick(found, sorted(first.tolist())), instances, object_mask)
+    one = object_growth(pick(found, sorted(first.tolist())), instances, object_mask)
     kept = set(first.tolist())
-    two = growth(pick(found, [i for i in order if i in kept]), instances, object_mask)
+    two = object_growth(pick(found, [i for i in order if i in kept]), instances, object_mask)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -144,23 +144,23 @@ def test_a_summary_is_consistent(given_pairs: list[Pair], data: st.DataObject) -
     assert audit.instances <= min(audit.found, audit.found_original) <= audit.labelled
     for painted, original, difference in (
         (
-            audit.hallucinated_share,
-            audit.hallucinated_share_original,
-            audit.hallucinated_difference,
+            audit.extra_objects_share,
+            audit.extra_objects_share_original,
+            audit.extra_objects_difference,
         ),
-        (audit.growth, audit.growth_original, audit.growth_difference),
+        (audit.object_growth, audit.object_growth_original, audit.object_growth_difference),
     ):
         expected = painted.value - original.value
         assert difference.value == pytest.approx(expected, abs=1e-9, nan_ok=True)
         for each in (painted, original, difference):
             assert not each.low > each.high
             assert -1 <= each.value <= 1 or math.isnan(each.value)
-    assert math.isnan(audit.growth.value) == (audit.instances == 0)
+    assert math.isnan(audit.object_growth.value) == (audit.instances == 0)
     shuffled = aggregate(data.draw(st.permutations(given_pairs)), resamples=50)
     for name in ("value", "low", "high"):
-        values = [getattr(each.hallucinated_difference, name) for each in (audit, shuffled)]
+        values = [getattr(each.extra_objects_difference, name) for each in (audit, shuffled)]
         assert values[0] == pytest.approx(values[1], abs=0, nan_ok=True)
-    assert shuffled.growth.value == pytest.approx(audit.growth.value, nan_ok=True)
+    assert shuffled.object_growth.value == pytest.approx(audit.object_growth.value, nan_ok=True)
 
 
 @settings(max_examples=50)
@@ -171,7 +171,7 @@ def test_a_picture_against_itself_has_no_difference(
     labels = Labels(instances, union(instances))
     measured = measure_picture(found, labels, Thresholds(min_pixels=1))
     audit = aggregate([Pair(name, measured, measured) for name in "abc"], resamples=20)
-    assert (audit.hallucinated_difference.low, audit.hallucinated_difference.high) == (0, 0)
+    assert (audit.extra_objects_difference.low, audit.extra_objects_difference.high) == (0, 0)
     if measured.matched.any():
-        difference = audit.growth_difference
+        difference = audit.object_growth_difference
         assert (difference.value, difference.low, difference.high) == (0, 0, 0)

@@ -112,7 +112,7 @@ def test_a_killed_trainer_leaves_nothing_behind_and_its_resume_draws_the_same(
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while list(processes(str(killed))) or list(
         processes("bgaug_d2.worker.process", str(process.pid))
     ):

@@ -206,7 +206,7 @@ def test_the_pictures_are_damaged_while_training(site: Site) -> None:
     assert "hit" in run.totals
 
 
-def test_an_image_is_deleted_from_the_painters_view(site: Site) -> None:
+def test_an_image_is_missing_for_the_painting_process(site: Site) -> None:
     """The painting process reads another root, where the images are missing."""
     elsewhere = site.root / "elsewhere"
     elsewhere.mkdir()

@@ -250,14 +250,14 @@ def test_closing_does_not_wait_for_a_hanging_client(
 
     class Hanging:
         def enqueue(self, job: InpaintJob) -> Reply:
-            release.wait(10)
+            release.wait(60)
             return Reply("queued")
 
     look_ahead = setup.look_ahead(Hanging())
     look_ahead.start()
     began = time.monotonic()
     look_ahead.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     assert all(each.daemon for each in threads())
     release.set()
     wait_for(lambda: threads() == [])

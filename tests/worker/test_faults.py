@@ -26,6 +26,8 @@ from tests.helpers.factories import make_object
 from tests.helpers.worker_parts import Site, wait_until
 
 DONE = Reply("done")
+# Far above what stopping takes on a busy machine; where a test uses it, the fault takes longer.
+PATIENT_S = 20.0
 
 
 @pytest.fixture
@@ -88,14 +90,14 @@ def in_threads(*calls: Any) -> list[Any]:
 def test_a_worker_that_cannot_start_is_a_clear_error(
     site: Site, builder: str, message: str
 ) -> None:
-    timeout = 0.7 if builder == "never_ready" else 20.0
+    timeout = 0.7 if builder == "never_ready" else 300.0
     pool = site.pool(site.spec(), site.spec(builder, path="/nowhere"), start_timeout_s=timeout)
     if builder == "never_ready":
         pool = site.pool(site.spec(builder), start_timeout_s=timeout)
     began = time.monotonic()
     with pytest.raises(WorkerStartError, match=message):
         pool.start()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert workers_of(os.getpid()) == []
 
 
@@ -165,10 +167,8 @@ def test_a_job_that_kills_its_worker_is_an_error_and_the_pool_goes_on(
 ) -> None:
     with site.pool() as pool, caplog.at_level(logging.WARNING):
         client = pool.client()
-        began = time.monotonic()
         assert client.request(site.job(order)).status == "error"
         assert client.request(site.job()) == DONE
-        assert time.monotonic() - began < 10
         assert pool.stats()["restarts"] == 2
         assert pool.stats()["given_up"] == 0
     if order.startswith("raise"):
@@ -248,14 +248,14 @@ def test_crashes_in_a_row_do_after_longer_and_longer_pauses(
         assert client.request(site.job()) == DONE
         began = time.monotonic()
         # Waits for the restarts, and hears of their end long before its deadline.
-        assert client.request(site.job("exit")).status == "unavailable"
-        assert time.monotonic() - began < 10
+        assert client.request(site.job("exit"), deadline_s=300.0).status == "unavailable"
+        assert time.monotonic() - began < 60
         assert pool.stats()["given_up"] == 1
         assert pool.stats()["restarts"] == 2
         began = time.monotonic()
         assert client.request(site.job()).status == "unavailable"
         assert client.enqueue(site.job()).status == "unavailable"
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < PATIENT_S
     pauses = [text.rpartition(" in ")[2] for text in caplog.messages if "it restarts" in text]
     assert pauses == ["0.1 s", "0.2 s"]
     assert "the GPU is gone; it is given up" in caplog.text
@@ -276,16 +276,15 @@ def test_the_other_worker_goes_on_when_one_is_given_up(site: Site) -> None:
 def test_a_hanging_job_times_out_for_its_client_and_costs_the_worker(site: Site) -> None:
     with site.pool() as pool:
         client = pool.client()
-        began = time.monotonic()
-        assert client.request(site.job("hang"), deadline_s=0.4).status == "timeout"
-        assert time.monotonic() - began < 1.0
+        # Without its own deadline it would hear of an error: its worker is killed twice.
+        assert client.request(site.job("hang"), deadline_s=1.0).status == "timeout"
         assert client.request(site.job()) == DONE  # by the next process
         assert pool.stats()["restarts"] == 1
 
 
 def test_a_slow_job_with_signs_of_life_is_let_be(site: Site) -> None:
-    with site.pool(hang_timeout_s=0.6) as pool:
-        assert pool.client().request(site.job("work 2")) == DONE
+    with site.pool(hang_timeout_s=2.0) as pool:
+        assert pool.client().request(site.job("work 4")) == DONE
         assert pool.stats()["restarts"] == 0
 
 
@@ -321,8 +320,11 @@ def test_nothing_is_painted_in_vain_while_the_cache_is_full(site: Site) -> None:
 # --- stopping ---
 
 
-def test_stop_is_quick_with_work_queued_and_clients_waiting(site: Site) -> None:
-    pool = site.pool(site.spec(delay_s=0.05))
+def test_stop_is_quick_with_work_queued_and_clients_waiting(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgaug_d2.worker.pool._STOP_S", 60.0)
+    pool = site.pool(site.spec(delay_s=1.0), hang_timeout_s=60.0)
     pool.start()
     client = pool.client()
     for _ in range(50):
@@ -330,42 +332,49 @@ def test_stop_is_quick_with_work_queued_and_clients_waiting(site: Site) -> None:
     replies: list[Reply] = []
     waiting = threading.Thread(target=lambda: replies.append(client.request(site.job("hang"))))
     waiting.start()
-    time.sleep(0.3)
+    wait_until(lambda: ["hang"] in site.painted())
     began = time.monotonic()
     pool.stop()
-    assert time.monotonic() - began < 1.5
-    waiting.join(1.0)
+    assert time.monotonic() - began < PATIENT_S
+    waiting.join(PATIENT_S)
     assert [reply.status for reply in replies] == ["unavailable"]
     pool.stop()
     assert site.cache.verify().corrupt == {}
 
 
-def test_stop_ends_a_stopped_process_and_one_that_waits_to_restart(site: Site) -> None:
+def test_stop_ends_a_stopped_process_and_one_that_waits_to_restart(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     spec = site.spec("die_at_second_start", marker=str(site.root / "started"))
-    with site.pool(site.spec(), spec, hang_timeout_s=60.0, backoff_s=30.0) as pool:
+    with site.pool(site.spec(), spec, hang_timeout_s=60.0, backoff_s=60.0) as pool:
         (first, second) = pool.client().stats()
         os.kill((first or {})["pid"], signal.SIGSTOP)
-        os.kill((second or {})["pid"], signal.SIGKILL)
-        time.sleep(0.3)
+        with caplog.at_level(logging.WARNING):
+            os.kill((second or {})["pid"], signal.SIGKILL)
+            wait_until(lambda: "killed by SIGKILL" in caplog.text)
         began = time.monotonic()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < PATIENT_S
 
 
-def test_a_forked_copy_of_the_pool_stops_nothing_and_holds_up_nothing(site: Site) -> None:
-    pool = site.pool()
+def test_a_forked_copy_of_the_pool_stops_nothing_and_holds_up_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bgaug_d2.worker.pool._STOP_S", 60.0)
+    pool = site.pool(hang_timeout_s=60.0)
     pool.start()
     pid = (pool.client().stats()[0] or {})["pid"]
     child = os.fork()
     if child == 0:
         pool.stop()
-        time.sleep(6)  # holds the inherited ends of the worker's pipes
+        (site.root / "stopped").touch()
+        time.sleep(120)  # holds the inherited ends of the worker's pipes
         os._exit(0)
-    time.sleep(0.3)
+    wait_until((site.root / "stopped").exists)
     assert pool.client().request(site.job()) == DONE
     assert pool.stats()["restarts"] == 0
     began = time.monotonic()
     pool.stop()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < PATIENT_S
     assert not os.path.exists(f"/proc/{pid}")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -375,7 +384,7 @@ def test_a_forked_copy_of_the_pool_stops_nothing_and_holds_up_nothing(site: Site
 
 
 def killed_parent(folder: Path, number: signal.Signals, *arguments: str) -> list[int]:
-    """Its workers 2 s after a parent with two of them was killed."""
+    """Which workers are left some time after a parent with two of them was killed."""
     script = Path(__file__).parents[1] / "helpers" / "orphan_parent.py"
     parent = subprocess.Popen(
         [sys.executable, str(script), str(folder), *arguments],
@@ -390,7 +399,7 @@ def killed_parent(folder: Path, number: signal.Signals, *arguments: str) -> list
         assert os.path.basename(sockets).startswith("bgaug-")
         wait_until(lambda: len(workers_of(parent.pid)) == 2)
         os.kill(parent.pid, number)
-        end = time.monotonic() + 2.0
+        end = time.monotonic() + PATIENT_S
         while workers_of(parent.pid) and time.monotonic() < end:
             time.sleep(0.02)
         left = workers_of(parent.pid)
@@ -438,7 +447,7 @@ def chaos(site: Site, seconds: float, deadline_s: float) -> dict[str, int]:
         while time.monotonic() < end:
             began = time.monotonic()
             reply = client.request(site.job(random.choice(prompts)), deadline_s)
-            assert time.monotonic() - began < deadline_s + 0.5
+            assert time.monotonic() - began < deadline_s + PATIENT_S
             statuses[reply.status] = statuses.get(reply.status, 0) + 1
             time.sleep(0.1 if reply.status == "unavailable" else 0)
 
@@ -450,7 +459,7 @@ def chaos(site: Site, seconds: float, deadline_s: float) -> dict[str, int]:
 
     with site.pool(*specs, max_restarts=1000, breaker_cooldown_s=0.2) as pool:
         in_threads(*[lambda: ask(pool)] * 6, lambda: harm(pool))
-        wait_until(lambda: pool.client().request(site.job(), 5.0) == DONE, 20)
+        wait_until(lambda: pool.client().request(site.job(), 5.0) == DONE)
     return statuses
 
 

@@ -26,6 +26,9 @@ from bgaug_d2.worker.protocol import (
 
 Pair = tuple[socket.socket, socket.socket]
 
+# Far above what an exchange takes on a busy machine, and below the limits that must not apply.
+PATIENT_S = 20.0
+
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
@@ -34,7 +37,7 @@ def pair() -> Iterator[Pair]:
         yield ours, theirs
 
 
-def soon(seconds: float = 2.0) -> float:
+def soon(seconds: float = PATIENT_S) -> float:
     return time.monotonic() + seconds
 
 
@@ -46,13 +49,13 @@ def framed(body: bytes) -> bytes:
 def test_a_message_arrives_as_it_was_sent(pair: Pair, message: dict[str, str]) -> None:
     ours, theirs = pair
     send_frame(ours, encode_frame(message), soon())
-    assert receive_frame(theirs, soon(), 1.0) == message
+    assert receive_frame(theirs, soon(), PATIENT_S) == message
 
 
 def test_messages_in_one_write_are_kept_apart(pair: Pair) -> None:
     ours, theirs = pair
     ours.sendall(encode_frame({"n": 1}) + encode_frame({"n": 2}))
-    assert [receive_frame(theirs, soon(), 1.0) for _ in range(2)] == [{"n": 1}, {"n": 2}]
+    assert [receive_frame(theirs, soon(), PATIENT_S) for _ in range(2)] == [{"n": 1}, {"n": 2}]
 
 
 def test_a_frame_in_single_bytes_arrives(pair: Pair) -> None:
@@ -64,7 +67,7 @@ def test_a_frame_in_single_bytes_arrives(pair: Pair) -> None:
             time.sleep(0.002)
 
     threading.Thread(target=dribble, daemon=True).start()
-    assert receive_frame(theirs, soon(), 2.0) == {"op": "stats"}
+    assert receive_frame(theirs, soon(), PATIENT_S) == {"op": "stats"}
 
 
 def test_the_largest_frame_arrives_and_a_larger_one_is_not_sent(pair: Pair) -> None:
@@ -72,8 +75,8 @@ def test_the_largest_frame_arrives_and_a_larger_one_is_not_sent(pair: Pair) -> N
     text = "x" * (MAX_FRAME - len('{"t":""}'))
     frame = encode_frame({"t": text})
     assert len(frame) == MAX_FRAME + 4
-    threading.Thread(target=send_frame, args=(ours, frame, soon(10)), daemon=True).start()
-    assert receive_frame(theirs, soon(10), 10.0) == {"t": text}
+    threading.Thread(target=send_frame, args=(ours, frame, soon()), daemon=True).start()
+    assert receive_frame(theirs, soon(), PATIENT_S) == {"t": text}
     with pytest.raises(ProtocolError, match=r"over the limit of 4194304"):
         encode_frame({"t": text + "x"})
 
@@ -82,7 +85,7 @@ def test_a_length_over_the_limit_is_refused_before_the_body_is_read(pair: Pair) 
     ours, theirs = pair
     ours.sendall(struct.pack(">I", MAX_FRAME + 1))
     with pytest.raises(ProtocolError, match="over the limit"):
-        receive_frame(theirs, soon(), 1.0)
+        receive_frame(theirs, soon(), PATIENT_S)
 
 
 @pytest.mark.parametrize(
@@ -107,27 +110,25 @@ def test_what_is_no_json_object_is_refused(pair: Pair, body: bytes) -> None:
     ours, theirs = pair
     ours.sendall(framed(body))
     with pytest.raises(ProtocolError, match="the frame is"):
-        receive_frame(theirs, soon(), 1.0)
+        receive_frame(theirs, soon(), PATIENT_S)
 
 
 def test_an_end_between_frames_is_none_and_inside_a_frame_an_error(pair: Pair) -> None:
     ours, theirs = pair
     ours.sendall(encode_frame({"op": "ping"}) + b"\x00\x00")
     ours.close()
-    assert receive_frame(theirs, soon(), 1.0) == {"op": "ping"}
+    assert receive_frame(theirs, soon(), PATIENT_S) == {"op": "ping"}
     with pytest.raises(ProtocolError, match="inside a frame"):
-        receive_frame(theirs, soon(), 1.0)
-    assert receive_frame(theirs, soon(), 1.0) is None
+        receive_frame(theirs, soon(), PATIENT_S)
+    assert receive_frame(theirs, soon(), PATIENT_S) is None
 
 
 @pytest.mark.parametrize("sent", [b"\x00", b"\x00\x00\x00\x09", b'\x00\x00\x00\x09{"op"'])
 def test_a_half_frame_times_out_after_its_first_byte(pair: Pair, sent: bytes) -> None:
     ours, theirs = pair
     ours.sendall(sent)
-    began = time.monotonic()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # it would wait without end
         receive_frame(theirs, None, 0.2)
-    assert time.monotonic() - began < 1.0
 
 
 def test_dribbling_does_not_stretch_the_time_of_a_frame(pair: Pair) -> None:
@@ -135,7 +136,7 @@ def test_dribbling_does_not_stretch_the_time_of_a_frame(pair: Pair) -> None:
     stop = threading.Event()
 
     def dribble() -> None:
-        for byte in encode_frame({"t": "x" * 1000}):
+        for byte in encode_frame({"t": "x" * 10_000}):  # would take over 200 s
             if stop.wait(0.02):
                 return
             ours.sendall(bytes([byte]))
@@ -145,7 +146,7 @@ def test_dribbling_does_not_stretch_the_time_of_a_frame(pair: Pair) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         receive_frame(theirs, None, 0.3)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < PATIENT_S
     stop.set()
     thread.join()
 
@@ -154,16 +155,14 @@ def test_dribbling_does_not_stretch_the_time_of_a_frame(pair: Pair) -> None:
 def test_silence_times_out_at_the_deadline(pair: Pair, deadline: float) -> None:
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        receive_frame(pair[0], soon(deadline), 5.0)
-    assert time.monotonic() - began < 1.0
+        receive_frame(pair[0], soon(deadline), 3 * PATIENT_S)
+    assert time.monotonic() - began < PATIENT_S
 
 
 def test_a_peer_that_does_not_read_times_out(pair: Pair) -> None:
     frame = encode_frame({"t": "x" * 4_000_000})
-    began = time.monotonic()
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError):  # it would wait without end
         send_frame(pair[0], frame, soon(0.2))
-    assert time.monotonic() - began < 1.0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), b"bytes"])

@@ -1,4 +1,4 @@
-"""One picture of the toy world: objects over a background, and which pixels are whose.
+"""One picture of the toy world: objects over a background, and the pixels of each object.
 
 With a bias the backgrounds are few and go with the classes, a shortcut that a detector happily
 learns; without one every kind of background occurs and goes with nothing. Painting new backgrounds
@@ -17,13 +17,13 @@ import numpy.typing as npt
 from bgaug_d2.data.toy.backgrounds import BACKGROUNDS, FloatImage, Rng, paint_background
 from bgaug_d2.data.toy.shapes import SHAPES, Sprite, draw_sprite
 
-# What a biased split shows, and the classes that come with it.
+# Backgrounds of a biased split, with the classes that go with each.
 BIASED_BACKGROUNDS = {
     "bricks": ("ball", "star", "moon"),
     "stripes": ("box", "heart", "arrow"),
     "cells": ("triangle", "cross"),
 }
-CROWD_EVERY = 8  # one image in so many has a crowd region; the first of each split does
+CROWD_EVERY = 8  # every 8th image has a crowd region, beginning with the first of a split
 _MIN_PIXELS = 20
 _MIN_VISIBLE = 0.45  # share of an object that must not be hidden
 
@@ -46,7 +46,7 @@ def draw_scene(
 
     Args:
         rng: Decides everything that ``index`` does not.
-        index: Of the picture: decides its format (square, wide, tall) and whether it has a crowd.
+        index: Number of the picture; it decides the format (square, wide, tall) and the crowd.
         image_size: Longer side, in pixels.
         bias: Probability, 0..1, that the background is one of ``BIASED_BACKGROUNDS``, and then,
             for each object, that its class goes with it.
