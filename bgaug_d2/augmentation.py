@@ -97,7 +97,11 @@ class BackgroundAugmentation:
         )
 
     def wrap(self, mapper: Mapper, planner: JobPlanner) -> BackgroundAugMapper:
-        """``mapper``, shown a painted background on some draws."""
+        """``mapper``, shown a painted background on some draws.
+
+        For a loader of one's own. Dataset dicts from ``sampling.from_cfg.digested`` make a hit
+        cheap; without their digests each draw reads and hashes its image file.
+        """
         worker, on_miss = self.settings.worker, self.settings.on_miss
         return BackgroundAugMapper(
             mapper, planner, self.cache, self.client, on_miss, worker.deadline_s
