@@ -100,7 +100,11 @@ class BackgroundAugmentation:
         )
 
     def wrap(self, mapper: Mapper, planner: JobPlanner) -> BackgroundAugMapper:
-        """``mapper``, shown a painted background on some draws."""
+        """``mapper``, shown a painted background on some draws.
+
+        For a loader of one's own. Dataset dicts from ``sampling.from_cfg.digested`` make a hit
+        cheap; without their digests each draw reads and hashes its image file.
+        """
         deadline_s, on_miss = self.settings.worker.advanced.deadline_s, self.settings.on_miss
         return BackgroundAugMapper(mapper, planner, self.cache, self.client, on_miss, deadline_s)
 

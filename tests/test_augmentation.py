@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from bgaug_d2.augmentation import BackgroundAugmentation, background_augmentation
+from bgaug_d2.cache.source_digests import FILE_KEY, OBJECTS_KEY
 from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.config.bgaug import BgAugConfig, CacheConfig, InpainterConfig, WorkerConfig
 from bgaug_d2.config.recipe import RecipeConfig
@@ -96,6 +97,9 @@ def test_a_painted_draw_is_a_hit_and_its_baseline_shows_the_same_image(
     assert 4 < len(hits) < 20
     assert all(each["file_name"].startswith(augmentation.cache.root) for each in hits)
     assert loader.totals["hit"] == len(hits)
+    assert all(
+        {FILE_KEY, OBJECTS_KEY} <= set(each) for each in augmented
+    )  # shared, not per process
     assert loader.totals["original"] == len(augmented) - len(hits)
 
 

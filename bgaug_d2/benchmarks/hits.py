@@ -19,6 +19,7 @@ from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper
 
 from bgaug_d2.cache.files import folder_of, picture_name, sidecar_path
+from bgaug_d2.cache.source_digests import with_digests
 from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.config.bgaug import PICTURE_FORMATS, BgAugConfig
 from bgaug_d2.config.recipe import RecipeConfig
@@ -117,11 +118,11 @@ def _prepare_jobs(
     settings = BgAugConfig(mode="replace", p=1.0, variants=1, recipe=recipe_config)
     planner = JobPlanner(settings, recipe, handle.image_root, 0, handle.class_names)
     draws = []
-    for each in DatasetCatalog.get(handle.train[0]):
+    dicts = with_digests(DatasetCatalog.get(handle.train[0]), handle.image_root, cache_dir)
+    for each in dicts:
         draw = {**each, "bgaug_visit": 0}
-        if planner.plan(draw).key and _can_be_painted(
-            planner.plan_variant(draw, 1).job(), handle.image_root
-        ):
+        plan = planner.plan(draw)
+        if plan.key and _can_be_painted(plan.job(), handle.image_root):
             draws.append(draw)
     return planner, draws[:images]
 
