@@ -17,8 +17,8 @@ from bgaug_d2.benchmarks.engine import (
     occupancy_trace,
     solver_error,
 )
+from bgaug_d2.commands.bench import main
 from tests.helpers.inpaint_parts import tiny_folder, tiny_loaded
-from tools.benchmark import main
 
 EFFORT = Effort(images=3, resolution=64, steps=3, rows=4, repeats=1)
 

@@ -33,13 +33,13 @@ from bgaug_d2.config.experiment import (
     ScheduleConfig,
     ToyConfig,
 )
-from bgaug_d2.errors import DatasetError, ModelError
+from bgaug_d2.errors import BgAugError
 from bgaug_d2.inpaint.model.identity import TINY_MODEL
 from bgaug_d2.inpaint.model.load import load_model
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.runs.environment import machine, versions
+from bgaug_d2.runs.hydra_app import config_dir
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PARTS = ("engine", "loader", "training", "hits", "scale")
 FULL_SIZE = {"sd21_base": 4, "sd2_inpainting": 9}  # model -> channels of its UNet
 # Of the pictures that are measured, where the command line does not say otherwise.
@@ -49,7 +49,7 @@ IDENTITY = ModelIdentity("benchmark", "", "0" * 64, "unknown")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="bgaug bench", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} [all]")
     parser.add_argument(
         "--model", default="tiny", help=f"tiny, {', '.join(FULL_SIZE)}, or a folder [%(default)s]"
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
                 report["training"] = training_report(arguments, Path(folder))
             if "scale" in parts:
                 report["scale"] = scale_report(arguments, Path(folder))
-    except (DatasetError, ModelError) as error:
+    except BgAugError as error:
         sys.exit(str(error))
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +172,7 @@ def training_report(arguments: argparse.Namespace, folder: Path) -> dict[str, fl
     """The toy detector on the toy world."""
     from bgaug_d2.benchmarks.training import measure_training
 
-    detector = yaml.safe_load((CONFIGS / "detector" / "toy_mask_rcnn.yaml").read_text())
+    detector = yaml.safe_load((config_dir() / "detector" / "toy_mask_rcnn.yaml").read_text())
     experiment = ExperimentConfig(
         dataset=DatasetConfig(root=str(folder / "training"), toy=ToyConfig(num_train=64)),
         detector=DetectorConfig(detector["config_file"], "", detector["opts"]),
