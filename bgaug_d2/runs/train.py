@@ -33,6 +33,7 @@ from bgaug_d2.runs.results import (
 )
 from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.detectron2_cfg import experiment_from_cfg, to_cfg, weights_path
+from bgaug_d2.training.trackers import check_tracking
 from bgaug_d2.training.trainer import BgAugTrainer, inference_folder, painting_of
 from bgaug_d2.worker.start import painting_workers
 
@@ -51,6 +52,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
     """
     device = resolve_device(experiment.launch)
     _check_batch(experiment)
+    check_tracking(experiment.tracking)
     log_to(experiment.output_dir)
     if is_finished(experiment):
         logger.info("%s is finished; nothing to resume", results_path(experiment))

@@ -26,6 +26,7 @@ from detectron2.engine import (
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 from bgaug_d2.augment.build import build_mapper
 from bgaug_d2.augmentation import BackgroundAugmentation
@@ -37,6 +38,7 @@ from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.detectron2_cfg import experiment_from_cfg
 from bgaug_d2.training.progress_hook import Course, CourseHook
 from bgaug_d2.training.swin import register_swin
+from bgaug_d2.training.trackers import tracker_writers
 from bgaug_d2.worker.start import Painting
 
 logger = logging.getLogger(__name__)
@@ -148,6 +150,10 @@ class BgAugTrainer(DefaultTrainer):
         )
         adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         return adamw(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers (terminal, JSON, TensorBoard) and the tracker, if one is wanted."""
+        return [*super().build_writers(), *tracker_writers(experiment_from_cfg(self.cfg))]
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; ours is before them, so that it times training alone."""
