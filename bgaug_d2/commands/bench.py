@@ -49,6 +49,7 @@ IDENTITY = ModelIdentity("benchmark", "", "0" * 64, "unknown")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; a mistake ends the process with status 2."""
     parser = argparse.ArgumentParser(prog="bgaug bench", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} [all]")
     parser.add_argument(
@@ -87,6 +88,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run ``bgaug bench``."""
     arguments = parse_arguments(argv)
     parts = arguments.parts or PARTS
     report: dict[str, Any] = {
@@ -119,6 +121,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def engine_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The engine against diffusers' pipeline."""
     defaults = SMALL if arguments.model == "tiny" else LARGE
     given = {field.name: getattr(arguments, field.name) for field in fields(Effort)}
     effort = Effort(**asdict(defaults) | {k: v for k, v in given.items() if v is not None})
@@ -154,6 +157,7 @@ def plot_trace(trace: Sequence[tuple[int, int]], rows: int, path: Path) -> None:
 
 # The following import late: the engine can be measured where there is no Detectron2.
 def loader_report(folder: Path) -> dict[str, Any]:
+    """How long training waits for its loader."""
     from bgaug_d2.benchmarks.loader import Pace, measure_loader
     from bgaug_d2.data.register import register_dataset
 
@@ -163,6 +167,7 @@ def loader_report(folder: Path) -> dict[str, Any]:
 
 
 def scale_report(arguments: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
+    """A cache that grows."""
     from bgaug_d2.benchmarks.hits import measure_scale
 
     return measure_scale(folder / "scale", arguments.entries)
@@ -188,6 +193,7 @@ def training_report(arguments: argparse.Namespace, folder: Path) -> dict[str, fl
 
 
 def hits_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What a hit costs."""
     from bgaug_d2.benchmarks.hits import measure_hits
     from bgaug_d2.data.register import check_dataset, register_dataset
 
@@ -202,6 +208,7 @@ def hits_report(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def device_name(device: str) -> str:
+    """The device in words."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
