@@ -58,6 +58,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="JSON",
         help="COCO instances file of the originals",
     )
+    _add_options(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.limit < 0 or arguments.batch_size < 1 or not 0 <= arguments.min_score <= 1:
+        parser.error("--limit must be 0 or more, --batch-size at least 1, --min-score in 0..1")
+    return arguments
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
@@ -87,10 +95,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="SCORE",
         help="detections below it do not count [%(default)s]",
     )
-    arguments = parser.parse_args(argv)
-    if arguments.limit < 0 or arguments.batch_size < 1 or not 0 <= arguments.min_score <= 1:
-        parser.error("--limit must be 0 or more, --batch-size at least 1, --min-score in 0..1")
-    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> None:
