@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'PYTHON=python3.11 picks the interpreter (3.10, 3.11 or 3.12), ARGS="..." goes to the program run.'
+	@echo 'PYTHON=python3.11 picks the interpreter (3.10 to 3.13), ARGS="..." goes to the program run.'
 
 demo: $(STAMP)  ## the whole way on a built-in toy data set and a tiny model, on CPU, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python tools/demo.py $(ARGS)
@@ -37,27 +37,29 @@ lint: $(STAMP)  ## style, types and layers
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## what painting, loading, iterations, hits and the cache cost on this machine
-	$(BIN)/python tools/benchmark.py $(ARGS)
+	$(BIN)/bgaug bench $(ARGS)
 
 clean:  ## remove .venv and all caches
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage*
 	find bgaug_d2 tools tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 $(BIN)/python:
-	@command -v $(PYTHON) >/dev/null || { echo "There is no program '$(PYTHON)': install Python 3.10, 3.11 or 3.12, or name it with PYTHON=..."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-		|| { echo "'$(PYTHON)' is $$($(PYTHON) --version 2>&1), allowed are 3.10, 3.11 and 3.12: name one with PYTHON=..., as in 'make PYTHON=python3.11'."; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "There is no program '$(PYTHON)': install Python 3.10, 3.11, 3.12 or 3.13, or name it with PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "'$(PYTHON)' is $$($(PYTHON) --version 2>&1), allowed are 3.10 to 3.13: name one with PYTHON=..., as in 'make PYTHON=python3.11'."; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
 		|| { echo "'$(PYTHON)' cannot make virtual environments: install its venv package, on Debian and Ubuntu 'apt-get install python3-venv'."; exit 1; }
 	$(PYTHON) -m venv .venv
 
-$(STAMP): setup.py constraints.txt tools/install_detectron2.py | $(BIN)/python
+INSTALLER := bgaug_d2/commands/install_detectron2.py bgaug_d2/commands/detectron2_source.py
+
+$(STAMP): setup.py pyproject.toml constraints.txt $(INSTALLER) | $(BIN)/python
 	@echo 'Installing into .venv: about 5 GB, some minutes, once.'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python tools/install_detectron2.py
+	$(BIN)/bgaug install-detectron2
 	@$(BIN)/python -c 'import cv2' \
 		|| { echo "OpenCV misses a system library: 'apt-get install libgl1 libglib2.0-0' brings it."; exit 1; }
 	@touch $@

@@ -16,6 +16,7 @@ from bgaug_d2.errors import ConfigError
 
 DATASET_KINDS = ("toy", "coco", "voc", "registered")
 OPTIMIZERS = ("sgd", "adamw")
+TRACKING = ("none", "wandb", "mlflow")
 
 
 @dataclass
@@ -243,6 +244,8 @@ class ExperimentConfig:
         output_dir: Where the run writes.
         resume: Go on from the last checkpoint in ``output_dir``; a finished run is left as it is.
         eval_only: Evaluate the weights (or the last checkpoint, with ``resume``) and stop.
+        tracking: Where scalars go besides TensorBoard: ``none``, ``wandb`` or ``mlflow``, each an
+            optional extra of the package.
         dry_run: ``generate.py`` only: print the estimate of time and disk and stop.
     """
 
@@ -252,6 +255,7 @@ class ExperimentConfig:
     output_dir: str = "output/unnamed"
     resume: bool = False
     eval_only: bool = False
+    tracking: str = "none"
     dry_run: bool = False
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
@@ -263,3 +267,4 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         check_between("seed", self.seed, 0, 2**31 - 1)
+        check_choice("tracking", self.tracking, TRACKING)

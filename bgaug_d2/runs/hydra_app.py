@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import bgaug_d2
 from bgaug_d2.config.experiment import ExperimentConfig, scaled
 from bgaug_d2.config.parse import (
     OPTS,
@@ -30,6 +31,8 @@ from bgaug_d2.config.parse import (
     valid_keys,
 )
 from bgaug_d2.errors import BgAugError, ConfigError
+
+Composed = DictConfig  # a composed, unresolved configuration
 
 _PRIMARY = "train"
 
@@ -70,6 +73,17 @@ def hydra_app(job: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit("\n".join(failures) or 0)
+
+
+def config_dir() -> Path:
+    """The folder of ``train.yaml`` and the groups.
+
+    ``configs/`` lies at the top of a checkout, which an editable install uses as well; a wheel has
+    it inside the package.
+    """
+    package = Path(bgaug_d2.__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def register_base() -> None:
@@ -120,7 +134,7 @@ def check_overrides(argv: Sequence[str], config_dir: Path | None = None) -> None
     Raises:
         ConfigError: One sentence with the nearest valid keys or choices.
     """
-    groups = _group_choices(config_dir) if config_dir else {}
+    groups = group_choices(config_dir) if config_dir else {}
     keys = [*valid_keys(), *groups]
     for argument in argv:
         key, equals, value = argument.partition("=")
@@ -133,7 +147,7 @@ def check_overrides(argv: Sequence[str], config_dir: Path | None = None) -> None
             raise unknown_key(key, keys)
 
 
-def _group_choices(config_dir: Path) -> dict[str, list[str]]:
+def group_choices(config_dir: Path) -> dict[str, list[str]]:
     """The options of each group, with ``folder/`` before those in one; ``_`` hides a file."""
     folders = sorted(each for each in config_dir.iterdir() if each.is_dir())
     return {

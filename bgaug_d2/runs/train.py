@@ -31,6 +31,7 @@ from bgaug_d2.runs.results import (
 )
 from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.detectron2_cfg import to_cfg, weights_path
+from bgaug_d2.training.trackers import check_tracking
 from bgaug_d2.training.trainer import BgAugTrainer, inference_folder
 from bgaug_d2.worker.engines import check_inpainter
 from bgaug_d2.worker.painter_info import PainterInfo
@@ -54,6 +55,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
     paints = experiment.bgaug.paints and not experiment.eval_only
     if paints:
         check_inpainter(experiment.inpainter, experiment.dataset.kind)
+    check_tracking(experiment.tracking)
     log_to(experiment.output_dir)
     if is_finished(experiment):
         logger.info("%s is finished; nothing to resume", results_path(experiment))

@@ -20,6 +20,7 @@ from detectron2.engine import (
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.data.evaluator import BreakdownCOCOEvaluator, BreakdownVOCEvaluator
@@ -28,6 +29,7 @@ from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.loader import training_loader
 from bgaug_d2.training.progress_hook import TrainingStats, TrainingStatsHook
 from bgaug_d2.training.swin import register_swin
+from bgaug_d2.training.trackers import tracker_writers
 from bgaug_d2.worker.painter_info import PainterInfo
 
 
@@ -106,6 +108,10 @@ class BgAugTrainer(DefaultTrainer):
     def build_optimizer(self, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
         """The optimizer that the experiment names."""
         return build_optimizer(cfg, model, self.experiment.schedule.optimizer)
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers (terminal, JSON, TensorBoard) and the tracker, if one is wanted."""
+        return [*super().build_writers(), *tracker_writers(self.experiment)]
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; ours is before them, so that it times training alone."""

@@ -17,8 +17,8 @@ from bgaug_d2.benchmarks.engine import (
     solver_error,
 )
 from bgaug_d2.benchmarks.hardware import count_flops
+from bgaug_d2.commands.bench import main
 from tests.helpers.inpaint_parts import tiny_folder, tiny_loaded
-from tools.benchmark import main
 
 SIZE = BenchmarkSize(images=3, resolution=64, num_inference_steps=3, max_batch_rows=4, repeats=1)
 

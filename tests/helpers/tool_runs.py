@@ -45,8 +45,17 @@ def smoke(folder: Path, name: str, *overrides: str) -> list[str]:
 
 def tool(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run ``tools/<name>.py`` in a process of its own."""
+    return _run(str(REPOSITORY / "tools" / f"{name}.py"), *arguments, cwd=cwd)
+
+
+def bgaug(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``bgaug`` in a process of its own."""
+    return _run("-m", "bgaug_d2.commands.main", *arguments, cwd=cwd)
+
+
+def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(REPOSITORY / "tools" / f"{name}.py"), *arguments]
+    command = [sys.executable, *arguments]
     return subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=240
     )

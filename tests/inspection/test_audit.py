@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bgaug_d2.cache.store import VariantCache
+from bgaug_d2.commands.audit import main
 from bgaug_d2.errors import AuditError
 from bgaug_d2.inspection.audit import (
     Annotations,
@@ -40,7 +41,6 @@ from bgaug_d2.pixels.encode import encode_picture
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from tests.helpers.factories import make_job, source_of
 from tests.helpers.tool_runs import experiment_of
-from tools.audit import main
 
 CREATED = "2026-01-01T00:00:00+00:00"
 SIZE = 40, 60

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from bgaug_d2.painting.prepare import prepare
 from bgaug_d2.painting.sidecar import job_sidecar, sidecar
 from bgaug_d2.pixels.encode import encode_picture
 from tests.helpers.factories import make_job, noise, source_of
+from tests.helpers.tool_runs import bgaug
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "gallery.py"
 CREATED = "2026-01-01T00:00:00+00:00"
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
@@ -144,16 +142,16 @@ def test_contact_sheet_has_a_row_an_image(tmp_path: Path, cache: VariantCache) -
     assert cv2.imread(str(sheet)).shape == (2 * (CELL + CAPTION), 4 * CELL, 3)
 
 
-def test_tool_writes_both_files_and_refuses_an_empty_cache(
+def test_the_command_writes_both_files_and_refuses_an_empty_cache(
     tmp_path: Path, cache: VariantCache
 ) -> None:
-    command = [sys.executable, TOOL, "--cache", cache.root, "--out", tmp_path / "out"]
-    empty = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["gallery", "--cache", cache.root, "--out", str(tmp_path / "out")]
+    empty = bgaug(*command, cwd=tmp_path)
     assert empty.returncode == 1
     assert "holds no picture" in empty.stderr
     assert "Traceback" not in empty.stderr
     fill(tmp_path / "data", cache, ["a.png"])
-    subprocess.run(command, check=True, capture_output=True)
+    assert bgaug(*command, cwd=tmp_path).returncode == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "index.html",
         "contact_sheet.png",

@@ -12,7 +12,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from bgaug_d2.inspection.samples import CAPTION, CELL, COLUMNS, draw_sample, write_sample_sheet
-from tests.helpers.tool_runs import smoke, tool
+from tests.helpers.tool_runs import bgaug, smoke
 
 
 def sample_of(height: int, width: int, masks: bool) -> dict[str, Any]:
@@ -53,9 +53,9 @@ def test_cells_of_a_sheet(tmp_path: Path) -> None:
     assert np.abs(plane.astype(int) - (200, 0, 0)).max() < 4
 
 
-def test_the_tool_leaves_a_picture_and_nothing_else(tmp_path: Path) -> None:
+def test_the_command_leaves_a_picture_and_nothing_else(tmp_path: Path) -> None:
     arguments = smoke(tmp_path, "toy_baseline", "augment=copy_paste", "augment.copy_paste.p=1")
-    done = tool("show_samples", "--samples", "3", "--out", "a/b.png", *arguments, cwd=tmp_path)
+    done = bgaug("samples", "--limit", "3", "--out", "a/b.png", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 samples: a/b.png" in done.stdout
     assert cv2.imread(str(tmp_path / "a" / "b.png")).shape[0] == CELL + CAPTION
@@ -63,7 +63,7 @@ def test_the_tool_leaves_a_picture_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
-    done = tool("show_samples", "experiment=toy_baseline", "augment=copypaste", cwd=tmp_path)
+    done = bgaug("samples", "experiment=toy_baseline", "augment=copypaste", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("augment=copypaste does not exist; did you mean copy_paste")
     assert len(done.stderr.splitlines()) == 1

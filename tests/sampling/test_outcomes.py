@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bgaug_d2.painting.passes import SKIP_REASONS
+from bgaug_d2.painting.prepare import SKIP_REASONS
 from bgaug_d2.sampling.outcomes import (
     OUTCOMES,
     REPLIES,

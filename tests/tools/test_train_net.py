@@ -37,7 +37,7 @@ def test_a_mistake_is_one_sentence(
 def test_help_names_what_there_is(tmp_path: Path) -> None:
     done = tool("train_net", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    for expected in ("Usage:", "--multirun", "experiment: ", "toy_bgaug", "resume=true"):
+    for expected in ("usage: bgaug train", "--multirun", "  dataset: ", "toy", "resume=true"):
         assert expected in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -1,8 +1,7 @@
-"""Draws training samples of an experiment as the detector gets them, with boxes and masks.
+"""Draw training samples as the detector gets them, with boxes and masks, as one PNG.
 
-Nothing is trained or painted: with background augmentation, pictures are shown that are in the
-cache. All other arguments are those of tools/train_net.py, whose `--help` lists them, for example
-`python tools/show_samples.py --out /tmp/samples.png experiment=toy_baseline augment=copy_paste`.
+Nothing is trained or painted: with background augmentation, the pictures that are in the cache are
+shown. All other arguments are those of `bgaug train`.
 """
 
 from __future__ import annotations
@@ -11,19 +10,20 @@ import argparse
 import functools
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
-
+from bgaug_d2.commands.hydra_command import override_help
 from bgaug_d2.data.register import check_dataset, register_dataset
-from bgaug_d2.runs.hydra_app import hydra_app, to_experiment
+from bgaug_d2.runs.hydra_app import Composed, config_dir, hydra_app, to_experiment
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+EXAMPLE = "example:\n  bgaug samples --limit 8 benchmark=toy arm=copy_paste\n\n"
 
 
-def job(cfg: DictConfig, samples: int, out: Path) -> None:
+def job(cfg: Composed, limit: int, out: Path) -> None:
+    """Build the training loader of a run and draw its first ``limit`` samples."""
     experiment = to_experiment(cfg)
     experiment.schedule.num_workers = 0
     experiment.bgaug.on_miss = "original"
@@ -49,31 +49,39 @@ def job(cfg: DictConfig, samples: int, out: Path) -> None:
         )
     seed_all_rng(experiment.seed)
     loader = training_loader(cfg_d2, experiment, painter)
-    shown = list(itertools.islice(itertools.chain.from_iterable(loader), samples))
+    shown = list(itertools.islice(itertools.chain.from_iterable(loader), limit))
     loader.close()
     names = MetadataCatalog.get(handle.train[0]).thing_classes
     write_sample_sheet(shown, names, cfg_d2.INPUT.FORMAT, out)
     print(f"{len(shown)} samples: {out}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``bgaug samples``."""
     parser = argparse.ArgumentParser(
+        prog="bgaug samples",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [--samples N] [--out PNG] [experiment=NAME] [KEY=VALUE ...]",
+        usage="%(prog)s [--limit N] [--out PNG] [GROUP=OPTION ...] [KEY=VALUE ...]",
+        epilog=EXAMPLE + override_help(),
         allow_abbrev=False,
     )
-    parser.add_argument("--samples", type=int, default=16, help="[%(default)s]")
     parser.add_argument(
-        "--out", type=Path, default=Path("output/samples.png"), help="[%(default)s]"
+        "--limit", type=int, default=16, metavar="N", help="at most N samples [%(default)s]"
     )
-    arguments, overrides = parser.parse_known_args()
-    if arguments.samples < 1:
-        parser.error("--samples must be at least 1")
-    # Hydra reads sys.argv; it is to leave no folder of a run behind.
-    sys.argv[1:] = [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"]
-    show = functools.partial(job, samples=arguments.samples, out=arguments.out)
-    hydra_app(show, CONFIGS)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("output/samples.png"),
+        metavar="PNG",
+        help="picture to write [%(default)s]",
+    )
+    arguments, overrides = parser.parse_known_args(argv)
+    if arguments.limit < 1:
+        parser.error("--limit must be at least 1")
+    # Hydra reads sys.argv; the last two settings keep it from leaving a folder of a run behind.
+    sys.argv = [parser.prog, *overrides, "hydra.run.dir=.", "hydra.output_subdir=null"]
+    hydra_app(functools.partial(job, limit=arguments.limit, out=arguments.out), config_dir())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,11 +14,12 @@ from bgaug_d2.cache.export_coco import IMAGES, INSTANCES, export_coco
 from bgaug_d2.cache.files import QUARANTINE
 from bgaug_d2.cache.store import open_existing
 from bgaug_d2.cache.upkeep import GRACE_S, TEMP_AGE_S
-from bgaug_d2.errors import CacheError, ExportError, ImageError
+from bgaug_d2.errors import BgAugError
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tools/cache.py", description=__doc__)
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; a mistake ends the process with status 2."""
+    parser = argparse.ArgumentParser(prog="bgaug cache", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
@@ -35,7 +37,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     command(
         "verify",
         "Read every entry and compare it with its digest; damaged ones are moved to DIR/"
-        f"{QUARANTINE}, and training paints them anew. Exit status 1 if there were any.",
+        f"{QUARANTINE}, and training paints them again. Exit status 1 if there were any.",
     )
     _add_gc_arguments(
         command(
@@ -81,14 +83,18 @@ def _add_gc_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--instances",
+        "--annotations",
         type=Path,
         required=True,
         metavar="JSON",
         help="COCO annotation file of the source images, such as instances_train2017.json",
     )
     parser.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder of the source images"
+        "--image-dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the annotation file's file names are relative to, such as train2017",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
     parser.add_argument(
@@ -130,6 +136,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 def stats(arguments: argparse.Namespace) -> int:
+    """Print counts and sizes."""
     found = open_existing(arguments.cache).stats()
     print(f"pictures     {found['pictures']}")
     print(f"rejections   {sum(found['rejections'].values())}")
@@ -143,6 +150,7 @@ def stats(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
+    """Read every entry; 1 if one was damaged."""
     report = open_existing(arguments.cache).verify(functools.partial(tqdm, unit=" entries"))
     for key, fault in {**report.corrupt, **report.unreadable}.items():
         print(f"{key}: {fault}")
@@ -154,6 +162,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def gc(arguments: argparse.Namespace) -> int:
+    """Remove leftovers and, with ``--max-gb``, the oldest entries."""
     cache = open_existing(arguments.cache)
     report = cache.gc(int(arguments.max_gb * 1e9), arguments.temp_age, arguments.grace)
     print(f"removed {report.temporaries} unfinished files and {report.orphans} orphaned pictures")
@@ -173,10 +182,11 @@ def gc(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    """Write a COCO data set."""
     report = export_coco(
         open_existing(arguments.cache),
-        arguments.instances,
-        arguments.images,
+        arguments.annotations,
+        arguments.image_dir,
         arguments.out,
         originals=arguments.originals,
         where=dict(arguments.where),
@@ -197,12 +207,13 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.3f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.3f} MB"
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``bgaug cache``."""
     arguments = parse_arguments(argv)
     commands = {"stats": stats, "verify": verify, "gc": gc, "export-coco": export}
     try:
         status = commands[arguments.command](arguments)
-    except (CacheError, ExportError, ImageError, OSError) as error:
+    except (BgAugError, OSError) as error:
         sys.exit(str(error))
     sys.exit(status)
 

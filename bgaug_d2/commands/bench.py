@@ -24,15 +24,16 @@ from bgaug_d2.benchmarks.suite import (
     default_size,
     run_benchmarks,
 )
-from bgaug_d2.errors import ConfigError, DatasetError, ModelError
+from bgaug_d2.errors import BgAugError
+from bgaug_d2.runs.hydra_app import config_dir
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SIZES = fields(BenchmarkSize)
 
 
 def parse_arguments(argv: list[str] | None) -> BenchmarkOptions:
-    defaults = BenchmarkOptions(configs=CONFIGS)
-    parser = argparse.ArgumentParser(description=__doc__)
+    """The command line; a mistake ends the process with status 2."""
+    defaults = BenchmarkOptions(configs=config_dir())
+    parser = argparse.ArgumentParser(prog="bgaug bench", description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} [all]")
     parser.add_argument(
         "--model",
@@ -81,10 +82,11 @@ def parse_arguments(argv: list[str] | None) -> BenchmarkOptions:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Run ``bgaug bench``."""
     options = parse_arguments(argv)
     try:
         print(run_benchmarks(options))
-    except (ConfigError, DatasetError, ModelError) as error:
+    except BgAugError as error:
         sys.exit(str(error))
     print(f"written to {options.out}")
 

@@ -1,4 +1,4 @@
-"""tools/install_detectron2.py, offline: the edits, the wheel, and what it tells its user."""
+"""``bgaug install-detectron2``, offline: the edits, the wheel, and what it says to its user."""
 
 from __future__ import annotations
 
@@ -17,8 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from tools import install_detectron2
-from tools.install_detectron2 import EDITS, Edit, apply_edits, arrange, build_wheel, read_sdist
+from bgaug_d2.commands import install_detectron2
+from bgaug_d2.commands.detectron2_source import (
+    CHANGE_NOTE,
+    EDITS,
+    PLACEHOLDER,
+    VERSION,
+    Edit,
+    apply_edits,
+    arrange,
+    build_wheel,
+    read_sdist,
+)
 
 ALIASES = EDITS[0]
 
@@ -27,7 +37,7 @@ def edit_text(text: str, *edits: Edit) -> str:
     """Applies edits to one file, whatever their counts; returns it without the last-line note."""
     counted = [replace(e, count=len(re.findall(e.pattern, text))) for e in edits]
     edited = apply_edits({"a.py": text.encode()}, counted)["a.py"].decode()
-    return edited.removesuffix("\n# Modified by bgaug_d2 tools/install_detectron2.py.\n")
+    return edited.removesuffix(f"\n{CHANGE_NOTE}\n")
 
 
 @pytest.mark.parametrize(
@@ -97,14 +107,14 @@ def test_the_source_package_is_read_and_arranged(tmp_path: Path) -> None:
 
 def test_the_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:
     files = {"detectron2/__init__.py": b"__version__ = '0.5'\n"}
-    files["detectron2/_C.py"] = install_detectron2.PLACEHOLDER.encode()
+    files["detectron2/_C.py"] = PLACEHOLDER.encode()
     wheel = build_wheel(files, tmp_path)
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(site), str(wheel)], check=True, capture_output=True)
     assert (site / "detectron2/__init__.py").read_bytes() == files["detectron2/__init__.py"]
     metadata = next(site.glob("*.dist-info/METADATA")).read_text()
-    assert f"Version: {install_detectron2.VERSION}\n" in metadata
+    assert f"Version: {VERSION}\n" in metadata
 
 
 def test_the_record_has_the_digest_of_every_file(tmp_path: Path) -> None:
@@ -123,7 +133,7 @@ def test_the_record_has_the_digest_of_every_file(tmp_path: Path) -> None:
 
 def test_the_placeholder_imports_and_explains_itself_when_used(tmp_path: Path) -> None:
     path = tmp_path / "placeholder.py"
-    path.write_text(install_detectron2.PLACEHOLDER)
+    path.write_text(PLACEHOLDER)
     names = runpy.run_path(str(path))
     assert names["has_cuda"]() is False
     with pytest.raises(AttributeError, match="use_fast_impl=False"):

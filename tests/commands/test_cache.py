@@ -1,18 +1,17 @@
-"""tools/cache.py as a user meets it."""
+"""``bgaug cache`` as a user meets it."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from bgaug_d2.cache.store import CacheEntry, VariantCache
-from tools.cache import main
+from bgaug_d2.commands.cache import main
+from tests.helpers.tool_runs import bgaug
 
 KEYS = [f"{number:064x}" for number in range(4)]
 
@@ -95,8 +94,8 @@ def test_folder_that_is_no_cache_is_told_in_one_sentence(tmp_path: Path, command
 
 def test_export_mistake_is_told_in_one_sentence(cache: VariantCache, tmp_path: Path) -> None:
     message = run(
-        *("export-coco", "--cache", cache.root, "--instances", str(tmp_path / "no.json")),
-        *("--images", str(tmp_path), "--out", str(tmp_path / "out"), "--where", "variant=1"),
+        *("export-coco", "--cache", cache.root, "--annotations", str(tmp_path / "no.json")),
+        *("--image-dir", str(tmp_path), "--out", str(tmp_path / "out"), "--where", "variant=1"),
     )
     assert message == f"{tmp_path / 'no.json'} cannot be read: No such file or directory"
 
@@ -118,22 +117,14 @@ def test_wrong_arguments(
     assert message in capsys.readouterr().err
 
 
-def test_runs_as_a_script(cache: VariantCache, tmp_path: Path) -> None:
-    script = Path(__file__).resolve().parents[2] / "tools" / "cache.py"
-    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+def test_from_a_command_line(cache: VariantCache, tmp_path: Path) -> None:
     for arguments, status, text in [
-        (["--help"], 0, "export-coco"),
+        (["--help"], 0, "usage: bgaug cache "),
         (["export-coco", "--help"], 0, "--originals"),
         (["stats", "--cache", cache.root], 0, "pictures"),
         (["stats", "--cache", str(tmp_path)], 1, "is no cache"),
     ]:
-        done = subprocess.run(
-            [sys.executable, str(script), *arguments],
-            check=False,
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+        done = bgaug("cache", *arguments, cwd=tmp_path)
         assert done.returncode == status, done.stderr
         assert text in done.stdout + done.stderr
         assert "Traceback" not in done.stderr

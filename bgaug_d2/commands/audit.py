@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bgaug_d2.cache.store import CacheEntry
-from bgaug_d2.errors import AnnotationError, AuditError, CacheError, DatasetError, ImageError
+from bgaug_d2.errors import BgAugError
 from bgaug_d2.inspection.annotations import Annotations
 from bgaug_d2.inspection.audit import (
     audit_cache,
@@ -31,42 +31,81 @@ from bgaug_d2.inspection.audit_summary import to_markdown
 from bgaug_d2.inspection.faults import Thresholds
 from bgaug_d2.inspection.recipes import RecipeKey
 
-_USER_ERRORS = (AuditError, AnnotationError, CacheError, DatasetError, ImageError, OSError)
 
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of a trained Mask R-CNN (output_dir)")
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; a mistake ends the process with status 2."""
+    parser = argparse.ArgumentParser(prog="bgaug audit", description=__doc__)
     parser.add_argument(
-        "--cache", action="append", required=True, help="folder of a cache; may be repeated"
+        "run", type=Path, metavar="RUN", help="folder of a trained Mask R-CNN (output_dir)"
     )
     parser.add_argument(
-        "--image-root", required=True, help="folder that the cache's file names are relative to"
+        "--cache",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder of a cache (bgaug.cache.dir); may be repeated",
     )
     parser.add_argument(
-        "--annotations", type=Path, required=True, help="COCO instances file of the originals"
+        "--image-root",
+        required=True,
+        metavar="DIR",
+        help="folder that the cache's file names are relative to",
     )
-    parser.add_argument("--out", type=Path, default=Path("audit.json"), help="[%(default)s]")
-    parser.add_argument("--limit", type=int, default=0, help="pictures per recipe; 0 takes all")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice and the intervals")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--batch", type=int, default=8, help="pictures at once [%(default)s]")
     parser.add_argument(
-        "--min-score", type=float, default=Thresholds.min_score, help="[%(default)s]"
+        "--annotations",
+        type=Path,
+        required=True,
+        metavar="JSON",
+        help="COCO instances file of the originals",
     )
-    return parser.parse_args(argv)
+    _add_options(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.limit < 0 or arguments.batch_size < 1 or not 0 <= arguments.min_score <= 1:
+        parser.error("--limit must be 0 or more, --batch-size at least 1, --min-score in 0..1")
+    return arguments
 
 
-def main(argv: list[str] | None = None) -> None:
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("audit.json"),
+        metavar="FILE",
+        help="JSON file; the table goes beside it [%(default)s]",
+    )
+    parser.add_argument(
+        "--limit", type=int, default=0, metavar="N", help="at most N pictures a recipe [all]"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the choice and of the intervals [%(default)s]"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the detector runs [%(default)s]",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=8, metavar="N", help="pictures at once [%(default)s]"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        default=Thresholds.min_score,
+        metavar="SCORE",
+        help="detections below it do not count [%(default)s]",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``bgaug audit``."""
     arguments = parse_arguments(argv)
-    if arguments.limit < 0 or arguments.batch < 1 or not 0 <= arguments.min_score <= 1:
-        sys.exit("--limit must be 0 or more, --batch at least 1 and --min-score in 0..1")
     try:
         annotations = Annotations(arguments.annotations)
         groups = limited(read_entries(arguments.cache), arguments.limit, arguments.seed)
         check_originals(groups, arguments.image_root)
         print(run(arguments, groups, annotations))
-    except _USER_ERRORS as error:
+    except (BgAugError, OSError) as error:
         sys.exit(str(error))
     print(f"written to {arguments.out}")
 
@@ -77,7 +116,7 @@ def run(
     annotations: Annotations,
 ) -> str:
     """Audit, write the JSON file and return the table."""
-    # Late: mistakes on the command line are told without loading torch.
+    # Imported late: a mistake on the command line is answered without loading torch.
     import torch
 
     from bgaug_d2.inspection.detector import load_detector
@@ -94,7 +133,7 @@ def run(
         arguments.image_root,
         detector,
         thresholds,
-        arguments.batch,
+        arguments.batch_size,
         arguments.seed,
         functools.partial(tqdm, unit=" pictures"),
     )
