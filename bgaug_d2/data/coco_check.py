@@ -39,7 +39,7 @@ def find_inside(root: Path, relative: str) -> Path:
         raise DatasetError(f"dataset.root={str(root)!r}: {error}") from error
 
 
-def check_not_truncated(path: Path) -> None:
+def check_ending(path: Path) -> None:
     """A cheap test for a download that was cut off: a JSON object ends with a brace.
 
     Raises:

@@ -20,7 +20,7 @@ from typing import Any
 from bgaug_d2.config.experiment import DatasetConfig
 from bgaug_d2.data import voc
 from bgaug_d2.data.coco import CocoSplit, load_coco, read_categories
-from bgaug_d2.data.coco_check import check_not_truncated, find_inside
+from bgaug_d2.data.coco_check import check_ending, find_inside
 from bgaug_d2.data.toy.world import generate_toy, size_limits
 from bgaug_d2.errors import DatasetError
 from bgaug_d2.jobs.digests import canonical_json
@@ -93,7 +93,7 @@ def _check_coco(config: DatasetConfig) -> None:
         path = find_inside(root, relative)
         if not path.is_file():
             raise DatasetError(f"dataset.root={config.root!r} has no file {relative}; {expected}")
-        check_not_truncated(path)
+        check_ending(path)
     for relative in (coco.train_images, coco.test_images):
         folder = find_inside(root, relative)
         if not folder.is_dir() or not any(folder.iterdir()):
