@@ -97,9 +97,7 @@ def test_a_painted_draw_is_a_hit_and_its_baseline_shows_the_same_image(
     assert 4 < len(hits) < 20
     assert all(each["file_name"].startswith(augmentation.cache.root) for each in hits)
     assert loader.totals["hit"] == len(hits)
-    assert all(
-        {FILE_KEY, OBJECTS_KEY} <= set(each) for each in augmented
-    )  # shared, not per process
+    assert all({FILE_KEY, OBJECTS_KEY} <= set(each) for each in augmented)
     assert loader.totals["original"] == len(augmented) - len(hits)
 
 

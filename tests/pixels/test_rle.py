@@ -35,7 +35,7 @@ def test_an_object_may_start_at_once_and_end_at_the_end() -> None:
         ("6`", "ends inside a number"),
         ("\x1f1", r"holds '\\x1f' at position 0"),
         ("1p", "holds 'p' at position 1"),
-        ("1\u00e4", "no ASCII"),
+        ("1\u00e4", "not ASCII"),
         ("O", "negative run -1"),
         ("o" * 30 + "0", "too long a number"),
     ],
