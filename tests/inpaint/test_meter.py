@@ -27,7 +27,7 @@ def test_rates_count_busy_time_only() -> None:
         meter.submitted(request_id)
     for _ in range(5):
         clock.now += 1.0
-        meter.stepped(3, room=4)
+        meter.stepped(3, max_batch_rows=4)
     meter.answered("a")
     clock.now += 5.0
     meter.answered("b")
@@ -45,7 +45,7 @@ def test_rates_count_busy_time_only() -> None:
 
 def test_rows_that_need_two_calls_count_as_two() -> None:
     meter = Meter(Clock())
-    meter.stepped(6, room=4)
+    meter.stepped(6, max_batch_rows=4)
     reading = meter.read()
     assert (reading.calls, reading.rows, reading.occupancy) == (2, 6, 0.75)
 
