@@ -537,7 +537,8 @@ def test_tool_on_originals_as_painted_pictures(
 def test_tool_tells_mistakes_in_a_sentence(world: World, run: Path, tmp_path: Path) -> None:
     cache = fill(world)[0]
     arguments = arguments_of(world, run, cache)
-    assert "must be" in error_of([*arguments, "--limit", "-1"])
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--limit", "-1"])
     assert "no picture in" in error_of(arguments_of(world, run, world.cache()))
     assert "is no cache" in error_of([*arguments, "--cache", str(tmp_path)])
     assert "detectron2.yaml is missing" in error_of(arguments_of(world, tmp_path, cache))
