@@ -35,7 +35,7 @@ def job(cfg: Composed) -> None:
     experiment = to_experiment(cfg)
     check_dataset(experiment.dataset)
     model = identify(experiment.inpainter)
-    save_configs(cfg, experiment)
+    save_configs(cfg, experiment, painting=True)
     from bgaug_d2.runs.generate import generate
     from bgaug_d2.runs.train import log_to
 

@@ -159,6 +159,16 @@ class RecipeConfig:
             raise ConfigError(f"recipe.erosion_kernel={self.erosion_kernel!r} must be odd")
         if self.prompt == "scene" and not self.scenes:
             raise ConfigError("recipe.prompt='scene' needs recipe.scenes, a list of prompts")
+        if self.scenes and self.prompt != "scene":
+            raise ConfigError(
+                f"recipe.scenes={self.scenes!r} means nothing with recipe.prompt={self.prompt!r}; "
+                "leave it out, or set recipe.prompt=scene"
+            )
+        if self.fixed_T_hat and self.steps == "adaptive":
+            raise ConfigError(
+                f"recipe.fixed_T_hat={self.fixed_T_hat!r} means nothing with recipe.steps="
+                f"{self.steps!r}; leave it out, or set recipe.steps=fixed"
+            )
 
     @property
     def paints_background(self) -> bool:

@@ -21,6 +21,7 @@ from bgaug_d2.config.experiment import DatasetConfig
 from bgaug_d2.data import voc
 from bgaug_d2.data.coco import CocoSplit, load_coco, read_categories
 from bgaug_d2.data.coco_check import check_ending, find_inside
+from bgaug_d2.data.toy.voc_layout import generate_toy_voc
 from bgaug_d2.data.toy.world import generate_toy, size_limits
 from bgaug_d2.errors import DatasetError
 from bgaug_d2.jobs.digests import canonical_json
@@ -57,7 +58,7 @@ def check_dataset(config: DatasetConfig) -> None:
     try:
         if config.kind == "coco":
             _check_coco(config)
-        elif config.kind == "voc":
+        elif config.kind == "voc" and not config.is_toy:
             _check_voc(config)
     except OSError as error:  # no permission, a name that is too long, ...
         raise DatasetError(f"dataset.root={config.root!r} cannot be read: {error}") from error
@@ -77,6 +78,8 @@ def register_dataset(config: DatasetConfig) -> DatasetHandle:
     check_dataset(config)
     if config.kind == "toy":
         generate_toy(_real_root(config), config.toy)
+    elif config.is_toy:
+        generate_toy_voc(_real_root(config), config.toy)
     if config.kind in ("toy", "coco"):
         return _register_coco(config)
     if config.kind == "voc":

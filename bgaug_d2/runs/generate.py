@@ -34,6 +34,7 @@ from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.painting.passes import SKIP_REASONS
 from bgaug_d2.runs.generate_report import Outcome, Report, Task, announce, estimate, finish
+from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.sampling.from_cfg import expanded, train_dicts
 from bgaug_d2.sampling.planner import JobPlanner
 from bgaug_d2.training.detectron2_cfg import to_cfg
@@ -98,7 +99,7 @@ def generate(
     in_flight = _in_flight(settings.worker)
     sample = missing[:in_flight] if experiment.dry_run else missing
     if sample:
-        logs = str(Path(experiment.output_dir) / "painting")
+        logs = str(Path(experiment.output_dir) / PAINTING)
         with painting_workers(
             settings, experiment.inpainter, handle.image_root, model, logs, alone=True
         ) as workers:

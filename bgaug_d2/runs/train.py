@@ -23,6 +23,7 @@ from bgaug_d2.data.breakdown import read_breakdowns
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.jobs.job import ModelIdentity
+from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.runs.launch import launch_training, resolve_device
 from bgaug_d2.runs.results import (
     add_painting_stats,
@@ -62,7 +63,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
         workers = None
         if experiment.bgaug.paints and not experiment.eval_only:
             settings, inpainter = experiment.bgaug, experiment.inpainter
-            logs = str(Path(experiment.output_dir) / "painting")
+            logs = str(Path(experiment.output_dir) / PAINTING)
             workers = stack.enter_context(
                 painting_workers(settings, inpainter, handle.image_root, model, logs)
             )

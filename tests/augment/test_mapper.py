@@ -272,19 +272,19 @@ def test_what_is_not_supported_is_an_error(
         build_mapper(cfg_of(**sections), settings, [make_dict(tmp_path, 1)])
 
 
-def toy_cfg(folder: Path, *overrides: str) -> CfgNode:
-    experiment = experiment_of(*smoke(folder, "toy_baseline", *overrides))
+def toy_cfg(folder: Path, arm: str, *overrides: str) -> CfgNode:
+    experiment = experiment_of(*smoke(folder, f"toy-{arm}", *overrides))
     handle = register_dataset(experiment.dataset)
     return to_cfg(experiment, handle.train, handle.test, "cpu")
 
 
 @pytest.mark.parametrize(
-    ("augment", "expected"),
-    [("standard", DatasetMapper), ("randaugment", AugmentMapper), ("copy_paste", AugmentMapper)],
+    ("arm", "expected"),
+    [("baseline", DatasetMapper), ("randaugment", AugmentMapper), ("copy_paste", AugmentMapper)],
 )
-def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path: Path) -> None:
-    cfg = toy_cfg(tmp_path, f"augment={augment}", "augment.copy_paste.p=1")
-    if augment != "copy_paste":
+def test_training_draws_augmented_samples(arm: str, expected: type, tmp_path: Path) -> None:
+    cfg = toy_cfg(tmp_path, arm, "augment.copy_paste.p=1")
+    if arm != "copy_paste":
         cfg.BGAUG.augment.copy_paste.p = 0.0
     loader = BgAugTrainer.build_train_loader(cfg)
     assert type(mapper_in(loader)) is expected
@@ -293,7 +293,7 @@ def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path
 
 
 def test_painted_backgrounds_are_augmented_too(tmp_path: Path) -> None:
-    cfg = toy_cfg(tmp_path, "bgaug=replace", "augment=copy_paste")
+    cfg = toy_cfg(tmp_path, "replace", "augment.copy_paste.p=0.5")
     painting = Painting(MODEL, "float32", str(tmp_path / "toy"))
     cfg.BGAUG_PAINTING = CfgNode(plain(dataclasses.asdict(painting)))
     wrapper = mapper_in(BgAugTrainer.build_train_loader(cfg))

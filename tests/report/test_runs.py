@@ -78,7 +78,7 @@ def test_an_evaluation_alone_has_no_hours(tmp_path: Path) -> None:
 
 
 def test_every_arm_is_compared_with_the_baseline_of_its_experiment(tmp_path: Path) -> None:
-    names = ("toy_baseline", "toy_bgaug", "toy_duplicate", "toy_big_baseline", "toy_big_bgaug")
+    names = ("toy-baseline", "toy-replace", "toy_duplicate", "toy_big_baseline", "toy_big_bgaug")
     for place, name in enumerate((*names, "alone", "longer")):
         write_run(tmp_path, name, 0, 10.0 + place, iterations=99 if name == "longer" else 9)
     runs = load_runs(tmp_path)
@@ -86,7 +86,7 @@ def test_every_arm_is_compared_with_the_baseline_of_its_experiment(tmp_path: Pat
     rows = [compare_cells(plan, table, runs) for table in plan.tables]
     found = [[(row.cell, row.baseline) for row in table] for table in rows]
     assert found == [
-        [("toy_baseline", None), ("toy_bgaug", "toy_baseline"), ("toy_duplicate", "toy_baseline")],
+        [("toy-baseline", None), ("toy-replace", "toy-baseline"), ("toy_duplicate", "toy-baseline")],
         [("toy_big_baseline", None), ("toy_big_bgaug", "toy_big_baseline")],
         [("alone", None)],
         [("longer", None)],
@@ -98,8 +98,8 @@ def test_every_arm_is_compared_with_the_baseline_of_its_experiment(tmp_path: Pat
 
 
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", "toy_baseline", 0, 1.0)
-    write_run(tmp_path / "b", "toy_baseline", 0, 1.0)
+    write_run(tmp_path / "a", "toy-baseline", 0, 1.0)
+    write_run(tmp_path / "b", "toy-baseline", 0, 1.0)
     with pytest.raises(ReportError, match="second run of toy_baseline with seed 0"):
         load_runs(tmp_path)
 

@@ -56,7 +56,7 @@ def test_it_is_an_inpainter_of_its_own(tmp_path: Path) -> None:
     drawing, _ = identify(InpainterConfig(model="toy_backgrounds"))
     tiny, _ = identify(InpainterConfig())
     assert drawing.sha256 != tiny.sha256
-    arguments = smoke(tmp_path, "toy_bgaug_expand", "inpainter.model=toy_backgrounds")
+    arguments = smoke(tmp_path, "toy-expand", "inpainter.model=toy_backgrounds")
     done = tool("generate", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "generate_report.json").read_text())
