@@ -103,7 +103,9 @@ def test_mask_rcnn_trains_on_the_pictures_and_results_agree_with_the_log(
         "bgaug.on_miss=error",
         "schedule.num_workers=1",
     ]
-    log = run_tool("train_net.py", tiny_coco_root, folder, "benchmark=tiny_coco", f"arm={arm}", *small)
+    log = run_tool(
+        "train_net.py", tiny_coco_root, folder, "benchmark=tiny_coco", f"arm={arm}", *small
+    )
     results = json.loads((folder / "run" / "results.json").read_text())
     assert results["iterations"] == 12
     assert sum(results["outcomes"].values()) == 24

@@ -171,7 +171,9 @@ class BgAugConfig:
         check_between("bgaug.variants", self.variants, 1, 10_000)
         check_between("bgaug.alpha", self.alpha, 1, 1000)
         check_between("bgaug.look_ahead", self.look_ahead, 0, 1_000_000)
-        self.check_options(name for name in MODE_OPTIONS if getattr(self, name) != self.default(name))
+        self.check_options(
+            name for name in MODE_OPTIONS if getattr(self, name) != self.default(name)
+        )
         if self.worker.compile and self.recipe.whole_every > 1:
             raise ConfigError(
                 f"recipe.whole_every={self.recipe.whole_every} runs parts of the UNet, which "

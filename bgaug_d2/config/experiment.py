@@ -218,7 +218,7 @@ class ExperimentConfig:
         # copies; any other would give the arm's own numbers under another name.
         if self.suffix.ablation and not self.bgaug.paints and self.bgaug.alpha == BgAugConfig.alpha:
             raise ConfigError(
-                f"ablation={self.suffix.ablation.lstrip('-')} changes how pictures are painted, but "
-                f"arm={self.arm} (bgaug.mode={self.bgaug.mode}) paints none; leave the ablation out "
-                "or choose an arm that paints, for example arm=expand"
+                f"ablation={self.suffix.ablation.lstrip('-')} changes how pictures are painted, "
+                f"but arm={self.arm} (bgaug.mode={self.bgaug.mode}) paints none; leave the "
+                "ablation out or choose an arm that paints, for example arm=expand"
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
@@ -88,8 +88,8 @@ def config_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
-def compose_experiment(arguments: Sequence[str]) -> ExperimentConfig:
-    """The run that ``bgaug train`` with these arguments would start, composed in this process.
+def compose_run(arguments: Sequence[str]) -> tuple[Composed, ExperimentConfig]:
+    """The run that ``bgaug train`` with these arguments would start, as composed and checked.
 
     Raises:
         ConfigError: As ``check_overrides`` and ``to_experiment``.
@@ -97,7 +97,22 @@ def compose_experiment(arguments: Sequence[str]) -> ExperimentConfig:
     check_overrides(arguments, config_dir())
     register_base()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return to_experiment(hydra.compose(_PRIMARY, list(arguments)), arguments)
+        cfg = hydra.compose(_PRIMARY, list(arguments))
+    return cfg, to_experiment(cfg, arguments)
+
+
+def compose_seeds(arguments: Sequence[str], seeds: Iterable[int]) -> list[ExperimentConfig]:
+    """One run per seed, composed once: a plan has many runs, and composing takes half a second.
+
+    Raises:
+        ConfigError: As ``compose_run``.
+    """
+    cfg, _ = compose_run(arguments)
+    experiments = []
+    for seed in seeds:
+        cfg.seed = seed  # interpolations follow when they are resolved
+        experiments.append(to_experiment(cfg, arguments))
+    return experiments
 
 
 def register_base() -> None:

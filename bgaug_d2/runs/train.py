@@ -23,8 +23,8 @@ from bgaug_d2.data.breakdown import read_breakdowns
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.jobs.job import ModelIdentity
-from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.runs.launch import launch_training, resolve_device
+from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.runs.results import (
     add_painting_stats,
     build_results,

@@ -74,7 +74,10 @@ def test_values_arrive_with_their_types() -> None:
         ({"bgaug": {"p": float("nan")}}, "bgaug.p=nan is not allowed"),
         ({"bgaug": "replace"}, "bgaug='replace' must be a section"),
         ({"schedule": {"lr_drops": 5}}, "schedule.lr_drops=5 must be a list"),
-        ({"schedule": {"lr_drops": [5, "x"]}}, r"schedule.lr_drops\[1\]='x' must be a whole number"),
+        (
+            {"schedule": {"lr_drops": [5, "x"]}},
+            r"schedule.lr_drops\[1\]='x' must be a whole number",
+        ),
         ({"detector": {"opts": ["MODEL"]}}, "detector.opts=.* must be a mapping"),
         ({"output_dir": "${nowhere}"}, "nowhere"),
     ],

@@ -276,9 +276,7 @@ def test_two_processes_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["tiny_coco-baseline", "tiny_coco-replace", "tiny_coco-expand"]
-)
+@pytest.mark.parametrize("name", ["tiny_coco-baseline", "tiny_coco-replace", "tiny_coco-expand"])
 def test_real_images(tmp_path: Path, tiny_coco_root: Path, name: str) -> None:
     arguments = smoke(tmp_path, name, f"dataset.root={tiny_coco_root}", "bgaug.on_miss=wait")
     found = results_of(experiment_of(*arguments))
