@@ -54,6 +54,10 @@ class IncompleteError(BgAugError, RuntimeError):
     """Some pictures could not be painted; the message names the report with the reasons."""
 
 
+class RunFailedError(BgAugError, RuntimeError):
+    """A run of a plan failed; the message names its log and quotes its last line."""
+
+
 class ExportError(BgAugError, ValueError):
     """The export cannot be made; the message names the file and the fault."""
 

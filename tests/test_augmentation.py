@@ -58,7 +58,8 @@ def cfg_of(grouping: bool = False) -> CfgNode:
 
 def augmentation_of(tmp_path: Path, seed: int = 3, **settings: Any) -> BackgroundAugmentation:
     """Without painting processes; the cache is what a test puts into it."""
-    defaults: dict[str, Any] = {"mode": "replace", "p": 0.5, "variants": 2}
+    replace: dict[str, Any] = {"mode": "replace", "p": 0.5, "variants": 2}
+    defaults = {} if "mode" in settings else replace
     config = BgAugConfig(
         **defaults | settings,
         recipe=RecipeConfig(resolution=32),

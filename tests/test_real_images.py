@@ -33,7 +33,7 @@ TOOLS = Path(__file__).resolve().parents[1] / "tools"
 def cache(tmp_path_factory: pytest.TempPathFactory, tiny_coco_root: Path) -> VariantCache:
     """One variant of each of the 50 training images, painted by tools/generate.py."""
     folder = tmp_path_factory.mktemp("tiny_coco")
-    run_tool("generate.py", tiny_coco_root, folder, "experiment=tiny_coco_bgaug")
+    run_tool("generate.py", tiny_coco_root, folder, "benchmark=tiny_coco", "arm=replace")
     return VariantCache(str(folder / "cache"))
 
 
@@ -87,9 +87,9 @@ def test_objects_and_crowds_are_bit_identical_and_the_background_is_not(
     assert crowds > 0
 
 
-@pytest.mark.parametrize("experiment", ["tiny_coco_bgaug", "tiny_coco_bgaug_expand"])
+@pytest.mark.parametrize("arm", ["replace", "expand"])
 def test_mask_rcnn_trains_on_the_pictures_and_results_agree_with_the_log(
-    experiment: str, cache: VariantCache, tiny_coco_root: Path
+    arm: str, cache: VariantCache, tiny_coco_root: Path
 ) -> None:
     folder = Path(cache.root).parent
     small = [
@@ -99,11 +99,13 @@ def test_mask_rcnn_trains_on_the_pictures_and_results_agree_with_the_log(
         "schedule.iterations=12",
         "schedule.images_per_batch=2",
         "schedule.warmup_iters=0",
-        "schedule.steps=[]",
+        "schedule.lr_drops=[]",
         "bgaug.on_miss=error",
         "schedule.num_workers=1",
     ]
-    log = run_tool("train_net.py", tiny_coco_root, folder, f"experiment={experiment}", *small)
+    log = run_tool(
+        "train_net.py", tiny_coco_root, folder, "benchmark=tiny_coco", f"arm={arm}", *small
+    )
     results = json.loads((folder / "run" / "results.json").read_text())
     assert results["iterations"] == 12
     assert sum(results["outcomes"].values()) == 24

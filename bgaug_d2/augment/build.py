@@ -70,7 +70,7 @@ def _check_supported(cfg: CfgNode) -> None:
         if on:
             raise ConfigError(
                 f"augment.rand_augment and augment.copy_paste know boxes and instance masks only, "
-                f"but the detector wants {what}; set augment=standard"
+                f"but the detector wants {what}; leave both out, as arm=baseline does"
             )
     if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
         raise ConfigError(

@@ -36,9 +36,9 @@ def job(cfg: Composed) -> None:
     check_dataset(experiment.dataset)
     model = None
     if experiment.bgaug.paints:  # otherwise `generate` says that nothing is to be painted
-        check_inpainter(experiment.inpainter, experiment.dataset.kind)
+        check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
         model = identify_inpainter(experiment.inpainter)
-    save_configs(cfg, experiment)
+    save_configs(cfg, experiment, painting=True)
     from bgaug_d2.runs.generate import generate
     from bgaug_d2.runs.train import log_to
 

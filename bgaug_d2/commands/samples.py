@@ -30,7 +30,7 @@ def job(cfg: Composed, limit: int, out: Path) -> None:
     check_dataset(experiment.dataset)
     identity = None
     if experiment.bgaug.paints:
-        check_inpainter(experiment.inpainter, experiment.dataset.kind)
+        check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
         identity, _ = identify_inpainter(experiment.inpainter)
     # Late: a mistake above is told before seconds of imports.
     from detectron2.data import MetadataCatalog

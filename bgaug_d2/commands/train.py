@@ -40,7 +40,7 @@ def job(cfg: Composed) -> None:
     paints = experiment.bgaug.paints and not experiment.eval_only
     model = None
     if paints:
-        check_inpainter(experiment.inpainter, experiment.dataset.kind)
+        check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
         model = identify_inpainter(experiment.inpainter)
     save_configs(cfg, experiment)
     from bgaug_d2.runs.train import run

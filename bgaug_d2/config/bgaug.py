@@ -1,12 +1,13 @@
 """Settings of the augmentation as plain dataclasses; standard library only.
 
 Every key lives here once, with its default and its allowed values, which ``__post_init__`` checks;
-``experiment_config`` adds what a whole training run needs. The classes are not frozen because Hydra
-cannot compose frozen schemas; treat them as constants all the same.
+``config.experiment`` adds what a whole training run needs. The classes are not frozen because tools
+and tests shrink an experiment by assignment; everything else treats them as constants.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bgaug_d2.config.checks import check_between, check_choice
@@ -15,6 +16,13 @@ from bgaug_d2.errors import ConfigError
 
 MODES = ("none", "duplicate", "replace", "expand")
 WEIGHTINGS = ("uniform", "nonuniform")
+# What only some modes read.
+MODE_OPTIONS = {
+    "p": ("replace",),
+    "variants": ("replace",),
+    "alpha": ("expand", "duplicate"),
+    "weighting": ("expand", "duplicate"),
+}
 ON_MISS = ("original", "wait", "error")
 ENGINES = ("continuous", "toy_backgrounds")  # keys of the table in `worker.engines`
 DTYPES = ("auto", "float32", "bfloat16")
@@ -158,17 +166,17 @@ class BgAugConfig:
     """Which training samples show a painted background.
 
     Attributes:
-        mode: ``none`` (baseline), ``replace`` (each draw is swapped with probability ``p``) or
-            ``expand`` (the paper: the data set becomes originals plus copies), or ``duplicate``
-            (its control: the copies are originals too).
-        p: Probability of ``replace``, 0..1.
+        mode: ``none`` (baseline), ``replace`` (each draw shows a painted picture with probability
+            ``p``), ``expand`` (the paper: the data set becomes originals plus copies) or
+            ``duplicate`` (its control: the copies are originals too).
+        p: Probability of mode ``replace``, 0..1.
         variants: Number V of different backgrounds an image has in mode ``replace``.
         alpha: Copies per image in modes ``expand`` and ``duplicate`` (paper, figure 6).
         weighting: ``uniform`` (alpha copies each) or ``nonuniform`` (more for larger backgrounds).
         on_miss: What a draw does when its picture is not in the cache yet: take the ``original``
             (and ask for the picture), ``wait`` for it, or stop with an ``error``.
-        look_ahead: How many draws ahead of training missing pictures are asked for; 0 switches it
-            off.
+        look_ahead: Number of draws ahead of training for which missing pictures are requested; 0
+            switches it off.
         recipe: How backgrounds are painted.
         cache: Where pictures are kept.
         worker: The painting processes.
@@ -193,11 +201,37 @@ class BgAugConfig:
         check_between("bgaug.variants", self.variants, 1, 10_000)
         check_between("bgaug.alpha", self.alpha, 1, 1000)
         check_between("bgaug.look_ahead", self.look_ahead, 0, 1_000_000)
+        self.check_options(
+            name for name in MODE_OPTIONS if getattr(self, name) != self.default(name)
+        )
         if self.worker.compile and self.recipe.deepcache_interval > 1:
             raise ConfigError(
                 f"recipe.deepcache_interval={self.recipe.deepcache_interval} runs parts of the "
                 "UNet, which worker.compile=true compiles as a whole; choose one of the two"
             )
+
+    @classmethod
+    def default(cls, name: str) -> object:
+        """The default of an option in ``MODE_OPTIONS``."""
+        return getattr(cls, name)
+
+    def check_options(self, names: Iterable[str]) -> None:
+        """Refuse options that the mode does not read: whoever set them expects an effect.
+
+        Args:
+            names: Options that somebody set; those that are not in ``MODE_OPTIONS`` pass.
+
+        Raises:
+            ConfigError: One of them means nothing in this mode.
+        """
+        for name in names:
+            modes = MODE_OPTIONS.get(name, MODES)
+            if self.mode not in modes:
+                raise ConfigError(
+                    f"bgaug.{name}={getattr(self, name)!r} means nothing with "
+                    f"bgaug.mode={self.mode}; leave it out, or choose an arm whose mode is "
+                    f"{' or '.join(modes)}"
+                )
 
     @property
     def paints(self) -> bool:

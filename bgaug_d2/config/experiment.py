@@ -1,21 +1,21 @@
-"""Settings of a whole run (data set, detector, schedule, launch) around those of the augmentation.
+"""Settings of a whole run (data set, detector, launch) around those of the augmentation.
 
-Standard library only, like ``config``. ``bridge`` fills these classes from Hydra,
-``detectron_cfg`` turns them into Detectron2's own configuration.
+``runs.hydra_app`` fills these classes from Hydra, ``training.detectron2_cfg`` turns them into
+Detectron2's own configuration.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from bgaug_d2.config.bgaug import BgAugConfig, InpainterConfig
 from bgaug_d2.config.checks import check_between, check_choice
 from bgaug_d2.config.comparison import AugmentConfig
+from bgaug_d2.config.schedule import ScheduleConfig
 from bgaug_d2.errors import ConfigError
 
 DATASET_KINDS = ("toy", "coco", "voc", "registered")
-OPTIMIZERS = ("sgd", "adamw")
 TRACKING = ("none", "wandb", "mlflow")
 
 
@@ -26,8 +26,8 @@ class ToyConfig:
     Attributes:
         image_size: Longer side, in pixels.
         num_train, num_val, num_test: Images of each split.
-        seed: Of the training split; the other two are the same for every seed.
-        bias: Of the training split, 0..1: how firmly classes go with a few backgrounds.
+        seed: Seed of the training split; the other two are the same for every seed.
+        bias: How firmly classes go with a few backgrounds in the training split, 0..1.
         evaluate_on: ``val`` (to decide by) or ``test`` (to report).
     """
 
@@ -81,11 +81,14 @@ class VocConfig:
         train, test: ``YEAR_SPLIT`` names, for example ``2007_trainval``.
         masks: Read instance masks from ``SegmentationObject`` and keep only images that have them
             (needed by Mask R-CNN); off: boxes, and masks where present protect the objects.
+        toy: The toy world (``dataset.toy``) in this layout: drawn into ``dataset.root`` at first
+            use.
     """
 
     train: list[str] = field(default_factory=lambda: ["2007_trainval", "2012_trainval"])
     test: list[str] = field(default_factory=lambda: ["2007_test"])
     masks: bool = False
+    toy: bool = False
 
 
 @dataclass
@@ -94,9 +97,9 @@ class DatasetConfig:
 
     Attributes:
         kind: ``toy``, ``coco``, ``voc`` or ``registered`` (names in Detectron2's catalogue).
-        root: Folder of the data; the toy world is written there. Nothing outside it is opened.
+        root: Folder of the data; the toy world is written there. No file outside it is opened.
         train_names, test_names: Registered names, for kind ``registered`` only.
-        max_train_images, max_test_images: Keep the first so many images; 0 keeps all.
+        max_train_images, max_test_images: Keep only the first images; 0 keeps all.
     """
 
     kind: str = "toy"
@@ -116,6 +119,11 @@ class DatasetConfig:
         if self.kind == "registered" and not (self.train_names and self.test_names):
             raise ConfigError("dataset.kind='registered' needs dataset.train_names and .test_names")
 
+    @property
+    def is_toy(self) -> bool:
+        """Whether the images are of the toy world, in whatever layout."""
+        return self.kind == "toy" or (self.kind == "voc" and self.voc.toy)
+
 
 @dataclass
 class DetectorConfig:
@@ -133,80 +141,6 @@ class DetectorConfig:
     config_file: str = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
     weights: str = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
     opts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class ScheduleConfig:
-    """Length and pace of training.
-
-    Attributes:
-        iterations: Optimizer steps; equal for a baseline and its augmented twin.
-        images_per_batch: Images per step over all GPUs.
-        optimizer: ``sgd`` (Detectron2's own, with momentum) or ``adamw``.
-        base_lr: Learning rate for that batch.
-        weight_decay: Weight decay, without that of normalisation layers.
-        steps: Iterations at which the rate falls to a tenth.
-        warmup_iters: Linear warm-up.
-        eval_period: Iterations between two evaluations; 0 evaluates at the end only.
-        checkpoint_period: Iterations between two checkpoints.
-        num_workers: Loader processes per GPU.
-        batch_factor: Linear scaling to another batch (Goyal et al. 2017, arXiv 1706.02677): so many
-            times the images per batch and the learning rate, so many times fewer iterations
-            everywhere above. It is applied once, by ``scaled``.
-    """
-
-    iterations: int = 90_000
-    images_per_batch: int = 16
-    optimizer: str = "sgd"
-    base_lr: float = 0.02
-    weight_decay: float = 0.0001
-    steps: list[int] = field(default_factory=lambda: [60_000, 80_000])
-    warmup_iters: int = 1000
-    eval_period: int = 0
-    checkpoint_period: int = 5000
-    num_workers: int = 4
-    batch_factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.batch_factor = float(self.batch_factor)
-        check_between("schedule.batch_factor", self.batch_factor, 0.001, 1000)
-        check_between("schedule.iterations", self.iterations, 1)
-        check_between("schedule.images_per_batch", self.images_per_batch, 1)
-        check_choice("schedule.optimizer", self.optimizer, OPTIMIZERS)
-        check_between("schedule.base_lr", self.base_lr, 0)
-        check_between("schedule.weight_decay", self.weight_decay, 0)
-        check_between("schedule.warmup_iters", self.warmup_iters, 0)
-        check_between("schedule.eval_period", self.eval_period, 0)
-        check_between("schedule.checkpoint_period", self.checkpoint_period, 1)
-        check_between("schedule.num_workers", self.num_workers, 0)
-
-
-def scaled(schedule: ScheduleConfig) -> ScheduleConfig:
-    """The schedule with its ``batch_factor`` applied; that of the result is 1.
-
-    Raises:
-        ConfigError: The factor does not give a whole number of images per batch.
-    """
-    factor = schedule.batch_factor
-    if factor == 1:
-        return schedule
-    images = schedule.images_per_batch * factor
-    if images != int(images):
-        raise ConfigError(
-            f"schedule.batch_factor={factor:g} times schedule.images_per_batch="
-            f"{schedule.images_per_batch} is {images:g}, no whole number of images"
-        )
-    return replace(
-        schedule,
-        batch_factor=1.0,
-        images_per_batch=int(images),
-        base_lr=schedule.base_lr * factor,
-        iterations=max(1, round(schedule.iterations / factor)),
-        steps=[max(1, round(step / factor)) for step in schedule.steps],
-        warmup_iters=round(schedule.warmup_iters / factor),
-        eval_period=round(schedule.eval_period / factor),
-        checkpoint_period=max(1, round(schedule.checkpoint_period / factor)),
-    )
 
 
 @dataclass
@@ -233,26 +167,43 @@ class LaunchConfig:
 
 
 @dataclass
-class ExperimentConfig:
-    """One run of ``tools/train_net.py`` or ``tools/generate.py``.
+class SuffixConfig:
+    """What is added to a run's name, so that different runs never share a folder.
 
     Attributes:
-        name: Name of the experiment, for tables.
-        suffix: Added to the name; what an ablation changed.
-        seed: Seed of sampler, policy and detector. Not of the pictures: those depend on their key
-            only.
-        output_dir: Where the run writes.
+        ablation: Set by the files in ``configs/ablation``, for example ``-D25``.
+        debug: Set by the files in ``configs/debug``, for example ``-smoke``.
+    """
+
+    ablation: str = ""
+    debug: str = ""
+
+
+@dataclass
+class ExperimentConfig:
+    """One run of ``bgaug train`` or ``bgaug paint``.
+
+    Attributes:
+        benchmark: Data set, detector and schedule by one name (``configs/benchmark``).
+        arm: What is compared on the benchmark, by name (``configs/arm``).
+        suffix: What an ablation or a debug setting adds to the name.
+        name: Name of the run in tables; runs of one name differ in their seed only.
+        seed: Seed of sampler, policy and detector. Pictures do not depend on it: they depend on
+            their key only.
+        output_dir: Folder that the run writes to.
         resume: Go on from the last checkpoint in ``output_dir``; a finished run is left as it is.
         eval_only: Evaluate the weights (or the last checkpoint, with ``resume``) and stop.
         tracking: Where scalars go besides TensorBoard: ``none``, ``wandb`` or ``mlflow``, each an
             optional extra of the package.
-        dry_run: ``generate.py`` only: print the estimate of time and disk and stop.
+        dry_run: ``bgaug paint`` only: print the estimate of time and disk and stop.
     """
 
-    name: str = "unnamed"
-    suffix: str = ""
+    benchmark: str = "custom"
+    arm: str = "custom"
+    suffix: SuffixConfig = field(default_factory=SuffixConfig)
+    name: str = "custom"
     seed: int = 0
-    output_dir: str = "output/unnamed"
+    output_dir: str = "output/custom"
     resume: bool = False
     eval_only: bool = False
     tracking: str = "none"
@@ -268,3 +219,11 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         check_between("seed", self.seed, 0, 2**31 - 1)
         check_choice("tracking", self.tracking, TRACKING)
+        # Of all ablations only those of alpha change a run that paints nothing, and only one with
+        # copies; any other would give the arm's own numbers under another name.
+        if self.suffix.ablation and not self.bgaug.paints and self.bgaug.alpha == BgAugConfig.alpha:
+            raise ConfigError(
+                f"ablation={self.suffix.ablation.lstrip('-')} changes how pictures are painted, "
+                f"but arm={self.arm} (bgaug.mode={self.bgaug.mode}) paints none; leave the "
+                "ablation out or choose an arm that paints, for example arm=expand"
+            )

@@ -176,6 +176,11 @@ class RecipeConfig:
             )
         if self.prompt == "scene" and not self.scenes:
             raise ConfigError("recipe.prompt='scene' needs recipe.scenes, a list of prompts")
+        if self.scenes and self.prompt != "scene":
+            raise ConfigError(
+                f"recipe.scenes={self.scenes!r} means nothing with recipe.prompt={self.prompt!r}; "
+                "leave it out, or set recipe.prompt=scene"
+            )
 
     def _check_masks(self) -> None:
         check_choice("recipe.crowd", self.crowd, CROWD_POLICIES)
@@ -191,6 +196,11 @@ class RecipeConfig:
         check_choice("recipe.timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
         check_between("recipe.num_inference_steps", self.num_inference_steps, 1, 1000)
         check_between("recipe.fixed_T_hat", self.fixed_T_hat, 0, self.num_inference_steps)
+        if self.fixed_T_hat and self.step_policy == "adaptive":
+            raise ConfigError(
+                f"recipe.fixed_T_hat={self.fixed_T_hat!r} means nothing with recipe.step_policy="
+                f"{self.step_policy!r}; leave it out, or set recipe.step_policy=fixed"
+            )
         check_between("recipe.guidance_scale", self.guidance_scale, 1, 100)
         check_between("recipe.solver_order", self.solver_order, 1, 2)
         check_between("recipe.deepcache_interval", self.deepcache_interval, 1, 1000)

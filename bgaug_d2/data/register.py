@@ -14,6 +14,7 @@ from bgaug_d2.data.catalogue import DatasetHandle, real_root
 from bgaug_d2.data.register_coco import check_coco, register_coco
 from bgaug_d2.data.register_names import register_names
 from bgaug_d2.data.register_voc import check_voc, register_voc
+from bgaug_d2.data.toy.voc_layout import generate_toy_voc
 from bgaug_d2.data.toy.world import generate_toy
 from bgaug_d2.errors import DatasetError
 
@@ -72,10 +73,15 @@ def _draw_toy(config: DatasetConfig) -> None:
     generate_toy(real_root(config), config.toy)
 
 
+def _draw_toy_voc(config: DatasetConfig) -> None:
+    if config.is_toy:
+        generate_toy_voc(real_root(config), config.toy)
+
+
 _KINDS = {
     # dataset.kind        check        draw       register
     "toy": _Kind(_nothing, _draw_toy, register_coco),
     "coco": _Kind(check_coco, _nothing, register_coco),
-    "voc": _Kind(check_voc, _nothing, register_voc),
+    "voc": _Kind(check_voc, _draw_toy_voc, register_voc),
     "registered": _Kind(_nothing, _nothing, register_names),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import pandas as pd
+
 from bgaug_d2.errors import ReportError
-from bgaug_d2.report.plan import METRICS, Plan, PlannedTable
+from bgaug_d2.report.long_table import values_by_seed
+from bgaug_d2.report.plan import METRICS, PlannedTable, ResultsPlan
 from bgaug_d2.report.runs import BACKGROUNDS, Run
 from bgaug_d2.report.statistics import (
     LEVEL,
@@ -37,14 +39,14 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of all runs of a cell.
+class MeasuredCost:
+    """What all runs of a cell took; None where some run does not say.
 
     Attributes:
         iterations: Optimizer steps of one run; None without a run.
-        training_hours: Hours of one GPU; None where some run does not tell.
-        painted: Pictures; None where some run does not tell.
-        painting_hours: Hours of one GPU; None where some run does not tell.
+        training_hours: Hours of one GPU.
+        painted: Pictures.
+        painting_hours: Hours of one GPU.
     """
 
     iterations: int | None
@@ -65,9 +67,10 @@ class CellRow:
         means: By metric; None where no run has it.
         differences: Cell minus baseline in percentage points by metric, over the seeds that both
             have; None where there is no such seed or no baseline.
-        p: Of the table's first metric, adjusted after Holm over the table; None without a test.
+        p: p-value of the table's first metric, adjusted after Holm over the table; None without a
+            test.
         paper: What the paper gives, in percent by metric; empty where it has no such cell.
-        cost: Of the runs found.
+        cost: What the runs found took.
     """
 
     cell: str
@@ -78,10 +81,10 @@ class CellRow:
     differences: dict[str, PairedTest | None]
     p: float | None
     paper: dict[str, float]
-    cost: Cost
+    cost: MeasuredCost
 
 
-def compare_cells(plan: Plan, table: PlannedTable, runs: Sequence[Run]) -> list[CellRow]:
+def compare_cells(plan: ResultsPlan, table: PlannedTable, runs: Sequence[Run]) -> list[CellRow]:
     """The rows of one table, from the runs that there are.
 
     Raises:
@@ -89,21 +92,21 @@ def compare_cells(plan: Plan, table: PlannedTable, runs: Sequence[Run]) -> list[
     """
     baselines = {cell: plan.baseline_of(table, cell) for cell in table.cells}
     check_iterations(plan, runs, [*table.cells, *filter(None, baselines.values())])
+    values = values_by_seed(plan, runs)
     differences = {
-        cell: {metric: _difference(plan, runs, cell, other, metric) for metric in table.metrics}
+        cell: {metric: _difference(values, cell, other, metric) for metric in table.metrics}
         for cell, other in baselines.items()
     }
     tests = [differences[cell][table.metrics[0]] for cell in table.cells]
     adjusted = holm([None if test is None else test.p for test in tests])
+    shown = [*table.metrics, *BREAKDOWN]
     return [
         CellRow(
             cell=cell,
-            title=plan.cells[cell],
+            title=plan.cells[cell].title,
             baseline=baselines[cell],
             found=tuple(sorted(run.seed for run in planned_runs(plan, runs, [cell]))),
-            means={
-                metric: mean_of(plan, runs, cell, metric) for metric in [*table.metrics, *BREAKDOWN]
-            },
+            means={metric: mean_of(values, cell, metric) for metric in shown},
             differences=differences[cell],
             p=p,
             paper=plan.paper.get(cell, {}),
@@ -114,7 +117,7 @@ def compare_cells(plan: Plan, table: PlannedTable, runs: Sequence[Run]) -> list[
 
 
 def cell_difference(
-    plan: Plan, runs: Sequence[Run], cell: str, other: str, metric: str = "box AP"
+    plan: ResultsPlan, runs: Sequence[Run], cell: str, other: str, metric: str = "box AP"
 ) -> PairedTest | None:
     """``cell`` minus ``other`` in percentage points, paired over the seeds that both have.
 
@@ -139,21 +142,27 @@ def cell_difference(
     if metric not in METRICS:
         raise ReportError(f"{metric!r} is no metric; there are {', '.join(METRICS)}")
     check_iterations(plan, runs, [cell, other])
-    return _difference(plan, runs, cell, other, metric)
+    return _difference(values_by_seed(plan, runs), cell, other, metric)
 
 
-def mean_of(plan: Plan, runs: Sequence[Run], cell: str, metric: str) -> Mean | None:
-    """One metric of one cell over the plan's seeds; None where no run has it."""
-    values = _values(plan, runs, cell, metric)
-    return Mean(mean_interval([*values.values()]), len(values)) if values else None
+def mean_of(values: pd.DataFrame, cell: str, metric: str) -> Mean | None:
+    """One metric of one cell over the plan's seeds; None where no run has it.
+
+    Args:
+        values: From ``values_by_seed``.
+        cell: Name in the plan.
+        metric: One of ``plan.METRICS``.
+    """
+    found = values[cell, metric].dropna().tolist()
+    return Mean(mean_interval(found), len(found)) if found else None
 
 
-def planned_runs(plan: Plan, runs: Iterable[Run], cells: Sequence[str]) -> list[Run]:
+def planned_runs(plan: ResultsPlan, runs: Iterable[Run], cells: Sequence[str]) -> list[Run]:
     """The runs of these cells with one of the plan's seeds."""
     return [run for run in runs if run.name in cells and run.seed in plan.seeds]
 
 
-def check_iterations(plan: Plan, runs: Sequence[Run], cells: Sequence[str]) -> None:
+def check_iterations(plan: ResultsPlan, runs: Sequence[Run], cells: Sequence[str]) -> None:
     """Refuse to compare runs of unequal length.
 
     Raises:
@@ -168,29 +177,19 @@ def check_iterations(plan: Plan, runs: Sequence[Run], cells: Sequence[str]) -> N
         )
 
 
-def _values(plan: Plan, runs: Sequence[Run], cell: str, metric: str) -> dict[int, float]:
-    task, name = METRICS[metric]
-    found = {
-        run.seed: run.metrics.get(task, {}).get(name, math.nan)
-        for run in planned_runs(plan, runs, [cell])
-    }
-    return {seed: value for seed, value in sorted(found.items()) if math.isfinite(value)}
-
-
 def _difference(
-    plan: Plan, runs: Sequence[Run], cell: str, other: str | None, metric: str
+    values: pd.DataFrame, cell: str, other: str | None, metric: str
 ) -> PairedTest | None:
     if other is None:
         return None
-    first, second = (_values(plan, runs, name, metric) for name in (other, cell))
-    seeds = [seed for seed in first if seed in second]
-    if not seeds:
+    both = values[[(other, metric), (cell, metric)]].dropna()
+    if both.empty:
         return None
-    return paired_test([first[seed] for seed in seeds], [second[seed] for seed in seeds])
+    return paired_test(both[other, metric].tolist(), both[cell, metric].tolist())
 
 
-def _cost(runs: Sequence[Run]) -> Cost:
-    return Cost(
+def _cost(runs: Sequence[Run]) -> MeasuredCost:
+    return MeasuredCost(
         iterations=runs[0].iterations if runs else None,
         training_hours=_sum([run.training_hours for run in runs]) if runs else None,
         painted=_sum([run.painted for run in runs]),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from bgaug_d2.report.plan import Plan
+from bgaug_d2.report.plan import ResultsPlan
 from bgaug_d2.report.runs import Run
 
-_SUBDIR = "hydra.sweep.subdir=${name}${suffix}/seed${seed}"
+# Values of benchmark, arm and ablation: a sweep runs every combination.
+_Product = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
-def missing_seeds(plan: Plan, runs: Sequence[Run]) -> dict[str, tuple[int, ...]]:
+def missing_seeds(plan: ResultsPlan, runs: Sequence[Run]) -> dict[str, tuple[int, ...]]:
     """The seeds that each cell of the plan still needs, cells without any left out."""
     found = {(run.name, run.seed) for run in runs}
     missing = {
@@ -20,38 +21,72 @@ def missing_seeds(plan: Plan, runs: Sequence[Run]) -> dict[str, tuple[int, ...]]
     return {cell: seeds for cell, seeds in missing.items() if seeds}
 
 
-def commands_for(
-    plan: Plan,
-    runs: Sequence[Run] = (),
-    tool: str = "train_net",
-    cells: Sequence[str] | None = None,
-) -> list[str]:
-    """One Hydra sweep for all cells that miss the same seeds.
+def run_arguments(plan: ResultsPlan, cell: str, overrides: Sequence[str] = ()) -> list[str]:
+    """What chooses a cell on the command line of ``bgaug train``, but for its seed and folder.
 
-    Started again, a sweep skips finished runs and goes on with interrupted ones.
+    Args:
+        plan: Names the cell and the arguments of all runs.
+        cell: Name in the plan.
+        overrides: Further arguments; they win over the plan's.
+    """
+    return [*plan.cells[cell].arguments, f"name={cell}", *plan.overrides, *overrides]
+
+
+def commands_for(
+    plan: ResultsPlan,
+    runs: Sequence[Run] = (),
+    command: str = "train",
+    cells: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+) -> list[str]:
+    """Few command lines that run all cells with the seeds they miss; mostly Hydra sweeps.
+
+    Started again, a line skips finished runs and goes on with interrupted ones.
 
     Args:
         plan: Names cells, seeds and the arguments of all runs.
         runs: What is there already.
-        tool: ``train_net``, or ``generate`` to paint beforehand.
+        command: ``train``, or ``paint`` to paint beforehand.
         cells: Only these; None means all.
+        overrides: Further arguments of every run.
     """
-    by_seeds: dict[tuple[int, ...], list[str]] = {}
-    for cell, seeds in missing_seeds(plan, runs).items():
-        if cells is None or cell in cells:
-            by_seeds.setdefault(seeds, []).append(cell)
-    return [
-        shlex.join(["python", f"tools/{tool}.py", *sweep(plan, names, seeds)])
-        for seeds, names in by_seeds.items()
+    folder = f"output_dir={plan.folder}/${{name}}/seed${{seed}}"
+    rest = [*plan.overrides, *overrides, folder, *(["resume=true"] if command == "train" else [])]
+    products: dict[tuple[int, ...], list[_Product]] = {}
+    lines: list[tuple[list[str], tuple[int, ...]]] = []
+    for name, seeds in missing_seeds(plan, runs).items():
+        cell = plan.cells[name]
+        if not cell.arguments or (cells is not None and name not in cells):
+            continue
+        if cell.product is None:
+            lines.append(([*cell.run, f"name={name}"], seeds))
+        else:
+            benchmark, arm, ablation = cell.product
+            products.setdefault(seeds, []).append(((benchmark,), (arm,), (ablation,)))
+    sweeps = [
+        (_choices(product), seeds) for seeds, each in products.items() for product in _merged(each)
     ]
+    return [_line(command, chosen, seeds, rest) for chosen, seeds in [*sweeps, *lines]]
 
 
-def sweep(plan: Plan, cells: Sequence[str], seeds: Sequence[int]) -> list[str]:
-    """The arguments of a sweep over cells and seeds.
+def _merged(products: list[_Product]) -> list[_Product]:
+    """The same combinations in fewer products: those that differ in one axis become one."""
+    for axis in (1, 0, 2):  # arms of a benchmark, benchmarks with the same arms, ablations
+        groups: dict[tuple[tuple[str, ...], ...], tuple[str, ...]] = {}
+        for product in products:
+            others = product[:axis] + product[axis + 1 :]
+            groups[others] = groups.get(others, ()) + product[axis]
+        products = [(*key[:axis], values, *key[axis:]) for key, values in groups.items()]  # type: ignore[misc]
+    return products
 
-    A run's folder is named after its experiment and seed, and ``resume`` leaves finished runs as
-    they are.
-    """
-    experiments = ",".join(map(plan.experiment, cells))
-    own = ["-m", f"experiment={experiments}", f"seed={','.join(map(str, seeds))}"]
-    return [*own, *plan.overrides, "resume=true", f"hydra.sweep.dir={plan.folder}", _SUBDIR]
+
+def _choices(product: _Product) -> list[str]:
+    benchmarks, arms, ablations = (",".join(each) for each in product)
+    chosen = [f"benchmark={benchmarks}", f"arm={arms}"]
+    return chosen if ablations == "none" else [*chosen, f"ablation={ablations}"]
+
+
+def _line(command: str, chosen: list[str], seeds: tuple[int, ...], rest: Sequence[str]) -> str:
+    choices = [*chosen, f"seed={','.join(map(str, seeds))}"]
+    sweep = ["-m"] if any("," in each for each in choices) else []
+    return shlex.join(["bgaug", command, *sweep, *choices, *rest])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,17 +36,17 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Of all missing runs of one cell; None where no rate is known.
+class CostEstimate:
+    """What the missing runs of one cell will take; None where no rate is known.
 
     Attributes:
         runs: Number of runs.
-        iterations: Of one run.
-        training_hours: GPU hours of all.
-        pictures: To be painted for all of them, if no other cell has had the same ones painted;
+        iterations: Optimizer steps of one run.
+        training_hours: GPU hours of all runs.
+        pictures: Pictures to paint for all runs, if no other cell has had the same ones painted;
             None where the size of the data set is not known.
         painting_hours: GPU hours.
-        gigabytes: Of the pictures, in 10**9 bytes.
+        gigabytes: Size of the pictures, in 10**9 bytes.
     """
 
     runs: int
@@ -57,14 +58,14 @@ class Estimate:
 
 
 def detector_key(experiment: ExperimentConfig) -> str:
-    """Experiments of one key take as long for an iteration: same detector, same batch."""
+    """Runs with one key need the same time for an iteration: same detector, same batch."""
     detector = asdict(experiment.detector)
     del detector["weights"]
     return json.dumps([detector, experiment.schedule.images_per_batch], sort_keys=True)
 
 
 def paint_key(experiment: ExperimentConfig) -> str:
-    """Experiments of one key paint equally fast: same model, same amount of work a picture."""
+    """Runs with one key paint equally fast: same model, same amount of work a picture."""
     recipe = experiment.bgaug.recipe
     work = [
         recipe.num_inference_steps,
@@ -82,44 +83,48 @@ def measured_rates(folder: Path) -> Rates:
     """Medians over all runs and paintings below a folder.
 
     Raises:
-        ReportError: The folder has none, or a file is malformed.
+        ReportError: A file is malformed.
     """
     iteration_s: dict[str, list[float]] = {}
     images_per_s: dict[str, list[float]] = {}
     sizes: dict[str, list[float]] = {}
-    for path in sorted(folder.rglob("config_resolved.yaml")):
-        try:
-            experiment = experiment_from_mapping(yaml.safe_load(path.read_text()))
-            _add_training(path.with_name("results.json"), experiment, iteration_s)
-            report = path.with_name("generate_report.json")
-            _add_painting(report, experiment, images_per_s, sizes)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ReportError(f"{path}: {type(error).__name__}: {error}") from error
-    if not iteration_s and not images_per_s:
-        raise ReportError(f"{folder} holds no finished run and no painting to take rates from")
+    for path in sorted(folder.rglob("results.json")):
+        with _named(path):
+            if experiment := _experiment(path.with_name("config_resolved.yaml")):
+                _add_training(path, experiment, iteration_s)
+    for path in sorted(folder.rglob("generate_report.json")):
+        # `bgaug paint` keeps its configuration apart from the training's in the same folder.
+        with _named(path):
+            if experiment := _experiment(path.parent / "painting" / "config_resolved.yaml"):
+                _add_painting(path, experiment, images_per_s, sizes)
     return Rates(*(_medians(each) for each in (iteration_s, images_per_s, sizes)))
 
 
-def estimate(experiment: ExperimentConfig, seeds: Sequence[int], rates: Rates) -> Estimate:
-    """What the runs of one experiment take.
+def estimate_cost(experiments: Sequence[ExperimentConfig], rates: Rates) -> CostEstimate:
+    """What the runs of one cell take.
 
-    Pictures depend on the images, not on the seed: runs that share their images share them, so
-    only a fraction of COCO, whose fold goes with the seed, multiplies them.
+    Pictures depend on the images, not on the seed: runs that share their images share them.
+
+    Args:
+        experiments: A run per seed; they differ in the seed, and in their images where these go
+            with the seed (folds of COCO, toy worlds).
+        rates: Measured ones.
     """
-    iterations = experiment.schedule.iterations
-    iteration_s = rates.iteration_s.get(detector_key(experiment))
-    hours = None if iteration_s is None else len(seeds) * iterations * iteration_s / 3600
-    if not experiment.bgaug.paints:
-        return Estimate(len(seeds), iterations, hours, 0, 0.0, 0.0)
-    images, settings = num_images(experiment.dataset), experiment.bgaug
+    first, count = experiments[0], len(experiments)
+    iterations = first.schedule.iterations
+    iteration_s = rates.iteration_s.get(detector_key(first))
+    hours = None if iteration_s is None else count * iterations * iteration_s / 3600
+    if not first.bgaug.paints:
+        return CostEstimate(count, iterations, hours, 0, 0.0, 0.0)
+    images, settings = num_images(first.dataset), first.bgaug
     if images is None:
-        return Estimate(len(seeds), iterations, hours, None, None, None)
+        return CostEstimate(count, iterations, hours, None, None, None)
     per_image = settings.alpha if settings.mode == "expand" else settings.variants
-    folds = len(seeds) if experiment.dataset.coco.percent < 100 else 1
-    pictures, key = images * per_image * folds, paint_key(experiment)
+    image_sets = {json.dumps(asdict(each.dataset), sort_keys=True) for each in experiments}
+    pictures, key = images * per_image * len(image_sets), paint_key(first)
     rate, size = rates.images_per_s.get(key), rates.bytes_per_image.get(key)
-    return Estimate(
-        runs=len(seeds),
+    return CostEstimate(
+        runs=count,
         iterations=iterations,
         training_hours=hours,
         pictures=pictures,
@@ -130,22 +135,33 @@ def estimate(experiment: ExperimentConfig, seeds: Sequence[int], rates: Rates) -
 
 def num_images(dataset: DatasetConfig) -> int | None:
     """Training images by what is known of the public data sets, without reading any; else None."""
-    if dataset.kind == "coco":
+    if dataset.is_toy:
+        count = dataset.toy.num_train
+    elif dataset.kind == "coco":
         count = int(_COCO_IMAGES * dataset.coco.percent / 100)
     elif dataset.kind == "voc":
         count = _VOC_MASK_IMAGES if dataset.voc.masks else _VOC_IMAGES
-    elif dataset.kind == "toy":
-        count = dataset.toy.num_train
     else:
         return None
     return min(count, dataset.max_train_images) if dataset.max_train_images else count
 
 
+def _experiment(path: Path) -> ExperimentConfig | None:
+    return experiment_from_mapping(yaml.safe_load(path.read_text())) if path.is_file() else None
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file in the error about its content."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ReportError(f"{path}: {type(error).__name__}: {error}") from error
+
+
 def _add_training(path: Path, experiment: ExperimentConfig, found: dict[str, list[float]]) -> None:
-    if not path.is_file():
-        return
     content = json.loads(path.read_text())
-    training = content["training"]
+    training = content.get("training") or {"start_iter": 0, "end_iter": 0}
     done = training["end_iter"] - training["start_iter"]
     if done:
         seconds = training["train_s"] / done * content["training_processes"]
@@ -158,7 +174,7 @@ def _add_painting(
     images_per_s: dict[str, list[float]],
     sizes: dict[str, list[float]],
 ) -> None:
-    report = json.loads(path.read_text()) if path.is_file() else {}
+    report = json.loads(path.read_text())
     painted = report.get("counts", {}).get("painted", 0)
     if not painted:
         return

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from bgaug_d2.report.cells import BREAKDOWN, CellRow, compare_cells
-from bgaug_d2.report.plan import Plan, PlannedTable
+from bgaug_d2.report.plan import PlannedTable, ResultsPlan
 from bgaug_d2.report.runs import Run
 from bgaug_d2.report.statistics import Interval
 
@@ -20,7 +20,7 @@ _COLUMNS = (
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "–": "--"}
 
 
-def to_csv(plan: Plan, runs: Sequence[Run]) -> str:
+def to_csv(plan: ResultsPlan, runs: Sequence[Run]) -> str:
     """One line per table, cell and metric; what cannot be computed is empty.
 
     Raises:
@@ -36,7 +36,7 @@ def to_csv(plan: Plan, runs: Sequence[Run]) -> str:
     return buffer.getvalue()
 
 
-def to_latex(plan: Plan, runs: Sequence[Run]) -> str:
+def to_latex(plan: ResultsPlan, runs: Sequence[Run]) -> str:
     """A ``tabular`` per table (package booktabs): mean, interval, difference, paper.
 
     Raises:

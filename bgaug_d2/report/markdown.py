@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from bgaug_d2.report.cells import BREAKDOWN, COVERAGE, CellRow, Mean, compare_cells, planned_runs
+from bgaug_d2.report.cells import BREAKDOWN, COVERAGE, CellRow, Mean, compare_cells
 from bgaug_d2.report.commands import commands_for
-from bgaug_d2.report.plan import Plan, PlannedTable
+from bgaug_d2.report.plan import PlannedTable, ResultsPlan
 from bgaug_d2.report.runs import Run
 from bgaug_d2.report.statistics import Interval, PairedTest
 
 _NOTHING = "–"
+_NAMES = 5  # of runs that are left out; a folder may hold those of many plans
 
 
-def to_markdown(plan: Plan, runs: Sequence[Run], facts: Mapping[str, str]) -> str:
+def to_markdown(plan: ResultsPlan, runs: Sequence[Run], facts: Mapping[str, str]) -> str:
     """The whole report; plots are named as ``plots.write_plots`` writes them.
 
     Args:
         plan: What was to be run and shown.
         runs: What is there; the report names what is missing or not planned.
-        facts: Shown first, as they are: command, commit, machine, date, wall time, ...
+        facts: Shown first, as they are: command, commit, machine, date, ...
 
     Raises:
         ReportError: Runs within one table differ in iterations.
@@ -38,7 +39,7 @@ def to_markdown(plan: Plan, runs: Sequence[Run], facts: Mapping[str, str]) -> st
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _how_to_read(plan: Plan) -> str:
+def _how_to_read(plan: ResultsPlan) -> str:
     return (
         f"Each cell of the experiment was to be trained with {len(plan.seeds)} seeds "
         f"({', '.join(map(str, plan.seeds))}). AP is COCO's, in percent, as the mean over seeds "
@@ -48,8 +49,8 @@ def _how_to_read(plan: Plan) -> str:
         "number of cells. p is of the paired t-test of the first metric, two-sided, corrected "
         "after Holm over the cells of its table. The last columns are box AP by "
         "object size and by the background ratio of the images. "
-        f"{_NOTHING} is what cannot be computed; numbers in round brackets tell where fewer seeds "
-        "or pairs count than the cell has runs."
+        f"{_NOTHING} is what cannot be computed; a number in round brackets says how many seeds or "
+        "pairs count where they are fewer than the cell's runs."
     )
 
 
@@ -57,21 +58,21 @@ def _facts(facts: Mapping[str, str]) -> str:
     return _table(["fact", "value"], facts.items()) if facts else ""
 
 
-def _against(plan: Plan, rows: Sequence[CellRow]) -> str:
+def _against(plan: ResultsPlan, rows: Sequence[CellRow]) -> str:
     by_baseline: dict[str, list[str]] = {}
     for row in rows:
         if row.baseline is not None:
             by_baseline.setdefault(row.baseline, []).append(row.title)
     if len(by_baseline) < 2:
-        return "".join(f"Baseline: *{plan.cells[name]}*." for name in by_baseline)
+        return "".join(f"Baseline: *{plan.cells[name].title}*." for name in by_baseline)
     each = [
-        f"*{plan.cells[name]}* of {', '.join(f'*{title}*' for title in of)}"
+        f"*{plan.cells[name].title}* of {', '.join(f'*{title}*' for title in of)}"
         for name, of in by_baseline.items()
     ]
     return f"Baselines: {'; '.join(each)}."
 
 
-def _rows(plan: Plan, table: PlannedTable, rows: Sequence[CellRow]) -> str:
+def _rows(plan: ResultsPlan, table: PlannedTable, rows: Sequence[CellRow]) -> str:
     interval = f"[{COVERAGE} interval]"
     first = table.metrics[0]
     parts = [metric for metric in BREAKDOWN if any(row.means[metric] for row in rows)]
@@ -126,14 +127,14 @@ def _costs(rows: Iterable[CellRow]) -> str:
     return _table([*header, "painting, GPU hours"], lines) + f"\n\n{note}"
 
 
-def _missing(plan: Plan, runs: Sequence[Run]) -> str:
+def _missing(plan: ResultsPlan, runs: Sequence[Run]) -> str:
     commands = commands_for(plan, runs)
     if not commands:
         return ""
     return "## What is missing\n\n```bash\n" + "\n".join(commands) + "\n```"
 
 
-def _seeds(plan: Plan, row: CellRow) -> str:
+def _seeds(plan: ResultsPlan, row: CellRow) -> str:
     missing = len(plan.seeds) - len(row.found)
     note = f", missing ({missing} of {len(plan.seeds)} seeds)" if missing else ""
     return f"{len(row.found)}{note}"
@@ -178,9 +179,16 @@ def _image(title: str, file: str) -> str:
     return f"![{title}]({file})"
 
 
-def _left_out(plan: Plan, runs: Sequence[Run]) -> str:
-    planned = planned_runs(plan, runs, [*plan.cells])
-    others = sorted(f"{run.name} (seed {run.seed})" for run in runs if run not in planned)
+def _left_out(plan: ResultsPlan, runs: Sequence[Run]) -> str:
+    """Runs of the folder that are in no table: other names, and other seeds of the plan's cells."""
+    detector = plan.audit.detector if plan.audit else None
+    names = sorted({run.name for run in runs} - {*plan.cells, detector})
+    others = names[:_NAMES] + ([f"{len(names) - _NAMES} more names"] if names[_NAMES:] else [])
+    for cell in sorted(plan.cells):
+        seeds = [run.seed for run in runs if run.name == cell and run.seed not in plan.seeds]
+        if seeds:
+            listed = ", ".join(map(str, sorted(seeds)))
+            others.append(f"{cell} (seed{'s' if len(seeds) > 1 else ''} {listed})")
     return f"Runs that the plan does not name, left out: {', '.join(others)}." if others else ""
 
 

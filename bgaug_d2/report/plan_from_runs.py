@@ -1,38 +1,44 @@
-"""A plan made from the runs that there are: every arm against the baseline of its experiment."""
+"""A plan made from the runs that there are: every arm against the baseline of its benchmark."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bgaug_d2.report.plan import DEFAULT_METRICS, Plan, PlannedTable
+from bgaug_d2.report.plan import DEFAULT_METRICS, PlannedCell, PlannedTable, ResultsPlan
 from bgaug_d2.report.runs import Run
 
-_BASELINE = "_baseline"
+ALL = "all"  # the plan's name
+_BASELINE = "-baseline"
 
 
-def plan_of_runs(runs: Sequence[Run]) -> Plan:
-    """One table per baseline: ``toy_bgaug``, ``toy_duplicate`` and so on against ``toy_baseline``.
+def plan_of_runs(runs: Sequence[Run]) -> ResultsPlan:
+    """A table per benchmark: its arms, with and without ablation, against ``BENCHMARK-baseline``.
 
     Runs without a baseline come last, each in a table of its own.
     """
     names = sorted({run.name for run in runs})
-    stems = [name.removesuffix(_BASELINE) for name in names if name.endswith(_BASELINE)]
-    groups: dict[str, list[str]] = {stem: [stem + _BASELINE] for stem in stems}
-    others = []
+    groups = {name.removesuffix(_BASELINE): [name] for name in names if name.endswith(_BASELINE)}
+    alone = []
     for name in names:
-        # The longest stem: coco10_mask_rcnn_swin_bgaug is no arm of coco10_mask_rcnn_baseline.
-        stem = max((each for each in stems if name.startswith(f"{each}_")), key=len, default=None)
-        if stem is None:
-            others.append(name)
-        elif name != stem + _BASELINE:
-            groups[stem].append(name)
+        # The longest benchmark that fits: a name given by hand may have dashes of its own.
+        fitting = [each for each in groups if name.startswith(f"{each}-")]
+        if not fitting:
+            alone.append(name)
+        elif not name.endswith(_BASELINE):
+            groups[max(fitting, key=len)].append(name)
     tables = [
         _table(f"Against {names[0]}", names, dict.fromkeys(names[1:], names[0]))
         for names in groups.values()
     ]
-    tables += [_table(f"{name}, without a baseline", [name], {}) for name in others]
-    seeds = tuple(sorted({run.seed for run in runs}))
-    return Plan(seeds, None, {name: name for name in names}, tuple(tables), ())
+    tables += [_table(f"{name}, without a baseline", [name], {}) for name in alone]
+    return ResultsPlan(
+        name=ALL,
+        seeds=tuple(sorted({run.seed for run in runs})),
+        baseline=None,
+        # How they were started nobody knows, so the report names no command for missing seeds.
+        cells={name: PlannedCell(name) for name in names},
+        tables=tuple(tables),
+    )
 
 
 def _table(title: str, names: Sequence[str], pairs: dict[str, str]) -> PlannedTable:

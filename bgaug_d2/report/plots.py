@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,20 +18,21 @@ from bgaug_d2.report.cells import (
     compare_cells,
     mean_of,
 )
-from bgaug_d2.report.plan import METRICS, Plan, PlannedPlot, PlannedTable
+from bgaug_d2.report.long_table import values_by_seed
+from bgaug_d2.report.plan import METRICS, PlannedPlot, PlannedTable, ResultsPlan
 from bgaug_d2.report.runs import Run
 from bgaug_d2.report.statistics import Interval
 
 DPI = 100
 WIDTH = 9.0  # inches, 900 px
-# Okabe and Ito (2008): told apart with any colour vision; yellow is left out as too light.
+# Okabe and Ito (2008): distinguishable with any colour vision; yellow is left out as too light.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _GREY = "#767676"
 _SIZES = {"APs": "AP, small objects", "APm": "AP, medium objects", "APl": "AP, large objects"}
 
 
-def write_plots(plan: Plan, runs: Sequence[Run], folder: Path) -> list[Path]:
+def write_plots(plan: ResultsPlan, runs: Sequence[Run], folder: Path) -> list[Path]:
     """Draw every plot of the plan, 900 pixels wide, from the runs that there are.
 
     Returns:
@@ -52,7 +54,7 @@ def write_plots(plan: Plan, runs: Sequence[Run], folder: Path) -> list[Path]:
     return [folder / name for name in figures]
 
 
-def draw_series(plan: Plan, plot: PlannedPlot, runs: Sequence[Run]) -> Figure:
+def draw_series(plan: ResultsPlan, plot: PlannedPlot, runs: Sequence[Run]) -> Figure:
     """A panel per metric: means over seeds with their intervals, a line per series.
 
     Raises:
@@ -65,8 +67,9 @@ def draw_series(plan: Plan, plot: PlannedPlot, runs: Sequence[Run]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[len(plot.metrics) :]:
         panel.set_axis_off()
+    values = values_by_seed(plan, runs)
     for panel, metric in zip(panels, plot.metrics, strict=False):
-        _draw_metric(panel, plan, plot, runs, metric)
+        _draw_metric(panel, plot, values, metric)
     figure.suptitle(plot.title, fontsize=12)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
@@ -79,7 +82,7 @@ def draw_series(plan: Plan, plot: PlannedPlot, runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def draw_differences(plan: Plan, table: PlannedTable, rows: Sequence[CellRow]) -> Figure:
+def draw_differences(plan: ResultsPlan, table: PlannedTable, rows: Sequence[CellRow]) -> Figure:
     """A line per cell, a panel per metric: the difference to the cell's baseline.
 
     Raises:
@@ -91,7 +94,7 @@ def draw_differences(plan: Plan, table: PlannedTable, rows: Sequence[CellRow]) -
             f"table {table.title!r} has a plot of differences but no cell with a baseline; take "
             "out `plot` or add a cell"
         )
-    titles = [plan.cells[row.baseline] for row in compared if row.baseline is not None]
+    titles = [plan.cells[row.baseline].title for row in compared if row.baseline is not None]
     metrics = [table.metrics[0]]
     metrics += [
         each for each in table.metrics[1:] if any(row.differences[each] for row in compared)
@@ -120,9 +123,7 @@ def _figure(height: float) -> Figure:
     return figure
 
 
-def _draw_metric(
-    panel: Axes, plan: Plan, plot: PlannedPlot, runs: Sequence[Run], metric: str
-) -> None:
+def _draw_metric(panel: Axes, plot: PlannedPlot, values: pd.DataFrame, metric: str) -> None:
     step = 0.012 * (plot.x[-1] - plot.x[0])  # side by side where series share a cell
     drawn = 0
     for index, (label, cells) in enumerate(plot.series.items()):
@@ -130,7 +131,7 @@ def _draw_metric(
         found = [
             (x + shift, mean.interval)
             for x, cell in zip(plot.x, cells, strict=True)
-            if (mean := mean_of(plan, runs, cell, metric)) is not None
+            if (mean := mean_of(values, cell, metric)) is not None
         ]
         drawn += len(found)
         panel.errorbar(

@@ -1,4 +1,4 @@
-"""Finished runs, as ``results.json`` and ``generate_report.json`` tell of them."""
+"""Finished runs, from their ``results.json`` and ``generate_report.json``."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ class Run:
             and those of ``BACKGROUNDS``).
         training_hours: Hours of one GPU (or of one process on a CPU); None where it is not known.
         painted: Pictures painted for it, beforehand or meanwhile; those found in the cache count
-            where they were painted. None where it was shown some but nobody tells who painted them.
+            where they were painted. None where it was shown some but no report says who painted
+            them.
         painting_hours: Hours of one GPU that painting processes ran for it; None as above.
+        folder: The folder that holds ``results.json``.
+        finished: Day of its end, ISO 8601; empty where it is not known.
+        commit: Of this package, seven digits; empty where it is not known.
+        inpainter: Id of the model that painted; empty for none.
+        machine: Processor and cores; empty where it is not known.
     """
 
     name: str
@@ -42,6 +48,11 @@ class Run:
     training_hours: float | None = None
     painted: int | None = 0
     painting_hours: float | None = 0.0
+    folder: str = ""
+    finished: str = ""
+    commit: str = ""
+    inpainter: str = ""
+    machine: str = ""
 
 
 def load_runs(folder: Path) -> list[Run]:
@@ -57,7 +68,7 @@ def load_runs(folder: Path) -> list[Run]:
             raise ReportError(f"{path}: a second run of {run.name} with seed {run.seed}; keep one")
         runs[run.name, run.seed] = run
     if not runs:
-        raise ReportError(f"{folder} holds no results.json; tools/train_net.py writes one a run")
+        raise ReportError(f"{folder} holds no results.json; `bgaug train` writes one a run")
     return list(runs.values())
 
 
@@ -71,7 +82,7 @@ def _read_run(path: Path) -> Run:
         for task, found in content.get("breakdown", {}).items():
             metrics[task] |= _by_background(found)
         reports = _painting_reports(path, content)
-        told = bool(reports) or not content.get("outcomes", {}).get("hit")
+        painting_is_known = bool(reports) or not content.get("outcomes", {}).get("hit")
         painting = [_painting(each) for each in reports]
         return Run(
             name=str(content["name"]),
@@ -79,17 +90,24 @@ def _read_run(path: Path) -> Run:
             iterations=int(content["iterations"]),
             metrics=metrics,
             training_hours=_training_hours(content),
-            painted=sum(painted for painted, _ in painting) if told else None,
-            painting_hours=sum(seconds for _, seconds in painting) / 3600 if told else None,
+            folder=str(path.parent),
+            finished=str(content.get("finished", ""))[:10],
+            commit=str(content.get("versions", {}).get("git_commit") or "")[:7],
+            inpainter=str((content.get("inpainter") or {}).get("id", "")),
+            machine=str(content.get("machine", "")),
+            painted=sum(painted for painted, _ in painting) if painting_is_known else None,
+            painting_hours=sum(seconds for _, seconds in painting) / 3600
+            if painting_is_known
+            else None,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(
-            f"{path} is no results.json of tools/train_net.py: {type(error).__name__}: {error}"
+            f"{path} is no results.json of `bgaug train`: {type(error).__name__}: {error}"
         ) from error
 
 
 def _by_background(found: Mapping[str, Any]) -> dict[str, float]:
-    """Nothing with several test sets, which have a level more."""
+    """AP by background ratio; nothing with several test sets, which have a level more."""
     bins = zip(BACKGROUNDS, found.get("background", ()), strict=False)
     return {name: float(each["AP"]) for name, each in bins if each["AP"] is not None}
 
@@ -102,7 +120,7 @@ def _training_hours(content: Mapping[str, Any]) -> float | None:
 
 
 def _painting_reports(path: Path, content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What painting processes told, those of the run itself and those before it."""
+    """Statistics of the painting processes of the run itself and of those before it."""
     reports = [content["workers"]] if content.get("workers") else []
     before = path.with_name("generate_report.json")
     if before.is_file():

@@ -58,8 +58,11 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     mean, count = fmean(values), len(values)
     if count < 2:
         return Interval(mean, None, None)
-    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * stdev(values) / math.sqrt(count)
-    return Interval(mean, mean - half, mean + half)
+    error = stdev(values) / math.sqrt(count)
+    if error == 0:  # for SciPy an interval of no width is not a number
+        return Interval(mean, mean, mean)
+    low, high = stats.t.interval(level, count - 1, mean, error)
+    return Interval(mean, float(low), float(high))
 
 
 def paired_test(
@@ -77,7 +80,14 @@ def paired_test(
         raise ValueError(f"{len(first)} and {len(second)} values do not pair; give one each a seed")
     differences = [b - a for a, b in zip(first, second, strict=True)]
     interval = mean_interval(differences, level)
-    return PairedTest(interval, _p_value(differences, [*first, *second]), len(differences))
+    if len(differences) < 2:
+        return PairedTest(interval, None, len(differences))
+    rounding = _ROUNDING * max(map(abs, (*first, *second)))
+    if max(differences) - min(differences) <= rounding or interval.low == interval.high:
+        p = 1.0 if abs(interval.mean) <= rounding else None
+    else:
+        p = float(stats.ttest_rel(second, first).pvalue)
+    return PairedTest(interval, p, len(differences))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -102,13 +112,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         floor = max(floor, min(1.0, (len(tests) - rank) * p))
         adjusted[index] = floor
     return adjusted
-
-
-def _p_value(differences: Sequence[float], values: Sequence[float]) -> float | None:
-    if len(differences) < 2:
-        return None
-    mean, rounding = fmean(differences), _ROUNDING * max(map(abs, values))
-    error = stdev(differences) / math.sqrt(len(differences))
-    if max(differences) - min(differences) <= rounding or error == 0:
-        return 1.0 if abs(mean) <= rounding else None
-    return float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))

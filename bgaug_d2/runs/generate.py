@@ -33,6 +33,7 @@ from bgaug_d2.errors import AnnotationError, ConfigError, ImageError, PromptErro
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.painting.prepare import SKIP_REASONS
 from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
+from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.sampling.from_cfg import digested, expanded, train_dicts
 from bgaug_d2.sampling.planner import DrawPlan, JobPlanner
 from bgaug_d2.training.detectron2_cfg import to_cfg
@@ -79,7 +80,7 @@ def generate(
     mode = experiment.bgaug.mode
     if not experiment.bgaug.paints:
         raise ConfigError(f"bgaug.mode={mode} paints nothing; choose bgaug=replace or bgaug=expand")
-    check_inpainter(experiment.inpainter, experiment.dataset.kind)
+    check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     model = model or identify_inpainter(experiment.inpainter)
     handle = register_dataset(experiment.dataset)
     dataset_dicts = train_dicts(to_cfg(experiment, handle.train, handle.test, "cpu"))
@@ -99,7 +100,7 @@ def generate(
     in_flight = _in_flight(settings.worker)
     sample = missing[:in_flight] if experiment.dry_run else missing
     if sample:
-        logs = str(Path(experiment.output_dir) / "painting")
+        logs = str(Path(experiment.output_dir) / PAINTING)
         with painting_workers(
             settings, experiment.inpainter, handle.image_root, model, logs, use_all_cores=True
         ) as workers:

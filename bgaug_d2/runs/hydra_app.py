@@ -1,15 +1,15 @@
 """From Hydra to ``ExperimentConfig``; nothing else in the package knows Hydra.
 
-The keys and their defaults live in the dataclasses of ``config`` and ``experiment_config``. Hydra
-gets them as one plain mapping named ``base``, so the files in ``configs/`` hold only what differs,
-and every message about a wrong key or value is ours.
+The keys and their defaults live in the dataclasses of ``bgaug_d2.config``. Hydra gets them as one
+plain mapping named ``base``, so the files in ``configs/`` hold only what differs, and every message
+about a wrong key or value is ours.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
@@ -17,12 +17,11 @@ from typing import NoReturn
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import bgaug_d2
-from bgaug_d2.config.experiment import ExperimentConfig, scaled
+from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.config.parse import (
     OPTS,
     did_you_mean,
@@ -30,15 +29,18 @@ from bgaug_d2.config.parse import (
     unknown_key,
     valid_keys,
 )
+from bgaug_d2.config.schedule import scaled
 from bgaug_d2.errors import BgAugError, ConfigError
+from bgaug_d2.runs.output_folder import RESOLVED, check_folder, config_folder
 
 Composed = DictConfig  # a composed, unresolved configuration
 
 _PRIMARY = "train"
+_OPTIONS = "bgaug."  # where the options are that only some modes read
 
 
 def hydra_app(job: Callable[[DictConfig], None], config_dir: Path) -> NoReturn:
-    """Compose the configuration of the command line, call ``job`` with it, in a sweep often; exit.
+    """Compose the configuration of the command line, call ``job`` with it (each of a sweep), exit.
 
     The process ends with status 0, 130 after Ctrl-C, or 1 with a sentence for each job that failed
     by a user's mistake.
@@ -86,6 +88,33 @@ def config_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def compose_run(arguments: Sequence[str]) -> tuple[Composed, ExperimentConfig]:
+    """The run that ``bgaug train`` with these arguments would start, as composed and checked.
+
+    Raises:
+        ConfigError: As ``check_overrides`` and ``to_experiment``.
+    """
+    check_overrides(arguments, config_dir())
+    register_base()
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = hydra.compose(_PRIMARY, list(arguments))
+    return cfg, to_experiment(cfg, arguments)
+
+
+def compose_seeds(arguments: Sequence[str], seeds: Iterable[int]) -> list[ExperimentConfig]:
+    """One run per seed, composed once: a plan has many runs, and composing takes half a second.
+
+    Raises:
+        ConfigError: As ``compose_run``.
+    """
+    cfg, _ = compose_run(arguments)
+    experiments = []
+    for seed in seeds:
+        cfg.seed = seed  # interpolations follow when they are resolved
+        experiments.append(to_experiment(cfg, arguments))
+    return experiments
+
+
 def register_base() -> None:
     """Give Hydra all keys with their defaults as ``base``, which ``train.yaml`` starts from."""
     base = OmegaConf.create(asdict(ExperimentConfig()))
@@ -94,11 +123,16 @@ def register_base() -> None:
     ConfigStore.instance().store(name="base", node=base)
 
 
-def to_experiment(cfg: DictConfig) -> ExperimentConfig:
+def to_experiment(cfg: DictConfig, arguments: Sequence[str] | None = None) -> ExperimentConfig:
     """Check a composed configuration and turn it into dataclasses.
 
+    Args:
+        cfg: As Hydra composed it.
+        arguments: The command line; None takes that of the Hydra application, if this is one.
+
     Raises:
-        ConfigError: As ``keys.experiment_from_mapping``; also an interpolation that leads nowhere.
+        ConfigError: As ``parse.experiment_from_mapping``; also an interpolation that leads nowhere,
+            or an option on the command line that means nothing in the mode.
     """
     try:
         content = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -108,33 +142,50 @@ def to_experiment(cfg: DictConfig) -> ExperimentConfig:
         raise ConfigError(f"the configuration must be a mapping, not a {type(content).__name__}")
     experiment = experiment_from_mapping({str(key): value for key, value in content.items()})
     experiment.schedule = scaled(experiment.schedule)
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        # The jobs of a sweep may differ in any key, so each has the folder that Hydra gives it.
-        experiment.output_dir = HydraConfig.get().runtime.output_dir
+    if arguments is None:
+        known = HydraConfig.initialized()
+        arguments = list(HydraConfig.get().overrides.task) if known else []
+    # The dataclass refuses values other than the default; whoever gives an option expects an
+    # effect even of the default.
+    given = [each.lstrip("+").partition("=")[0] for each in arguments]
+    experiment.bgaug.check_options(
+        each.removeprefix(_OPTIONS) for each in given if each.startswith(_OPTIONS)
+    )
     return experiment
 
 
-def save_configs(cfg: DictConfig, experiment: ExperimentConfig) -> None:
-    """Write ``config.yaml`` (as asked, with its interpolations) and ``config_resolved.yaml``."""
-    folder = Path(experiment.output_dir)
+def save_configs(cfg: DictConfig, experiment: ExperimentConfig, painting: bool = False) -> None:
+    """Write ``config.yaml`` (as asked, with its interpolations) and ``config_resolved.yaml``.
+
+    Args:
+        cfg: As Hydra composed it.
+        experiment: The same as dataclasses.
+        painting: Whether the run only paints (`bgaug paint`).
+
+    Raises:
+        ConfigError: The run is to train into a folder that holds a run with other settings.
+    """
+    if not painting and not experiment.eval_only:
+        check_folder(experiment)
+    folder = config_folder(experiment, painting)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml")
-    OmegaConf.save(OmegaConf.create(asdict(experiment)), folder / "config_resolved.yaml")
+    OmegaConf.save(OmegaConf.create(asdict(experiment)), folder / RESOLVED)
 
 
-def check_overrides(argv: Sequence[str], config_dir: Path | None = None) -> None:
+def check_overrides(argv: Sequence[str], folder: Path | None = None) -> None:
     """Find a misspelt key or group choice on a command line before Hydra does.
 
     Hydra's own message names no similar key, and with ``+`` it takes any.
 
     Args:
         argv: The command line without the program's name; options (``-m``) are passed over.
-        config_dir: Folder whose subfolders are the config groups.
+        folder: Folder whose subfolders are the config groups.
 
     Raises:
         ConfigError: One sentence with the nearest valid keys or choices.
     """
-    groups = group_choices(config_dir) if config_dir else {}
+    groups = group_choices(folder) if folder else {}
     keys = [*valid_keys(), *groups]
     for argument in argv:
         key, equals, value = argument.partition("=")
@@ -147,17 +198,10 @@ def check_overrides(argv: Sequence[str], config_dir: Path | None = None) -> None
             raise unknown_key(key, keys)
 
 
-def group_choices(config_dir: Path) -> dict[str, list[str]]:
-    """The options of each group, with ``folder/`` before those in one; ``_`` hides a file."""
-    folders = sorted(each for each in config_dir.iterdir() if each.is_dir())
-    return {
-        each.name: sorted(
-            file.relative_to(each).with_suffix("").as_posix()
-            for file in each.rglob("*.yaml")
-            if not file.name.startswith("_")
-        )
-        for each in folders
-    }
+def group_choices(folder: Path) -> dict[str, list[str]]:
+    """The options of each group."""
+    groups = sorted(each for each in folder.iterdir() if any(each.glob("*.yaml")))
+    return {each.name: sorted(file.stem for file in each.glob("*.yaml")) for each in groups}
 
 
 def _check_group_choice(group: str, value: str, choices: Sequence[str]) -> None:

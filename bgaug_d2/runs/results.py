@@ -13,7 +13,7 @@ from typing import Any
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.config.parse import plain
 from bgaug_d2.inpaint.model.identity import RANDOM_LICENSE
-from bgaug_d2.runs.environment import versions
+from bgaug_d2.runs.environment import machine, versions
 from bgaug_d2.training.progress_hook import TrainingStats
 from bgaug_d2.worker.painter_info import PainterInfo
 
@@ -41,7 +41,7 @@ def build_results(
     """
     results: dict[str, Any] = {
         "schema": SCHEMA,
-        "name": experiment.name + experiment.suffix,
+        "name": experiment.name,
         "seed": experiment.seed,
         "eval_only": experiment.eval_only,
         "iterations": experiment.schedule.iterations,
@@ -56,6 +56,7 @@ def build_results(
         "outcomes": {} if stats is None else stats.outcomes,
         "look_ahead": {} if stats is None else stats.look_ahead,
         "inpainter": None if painting is None else _inpainter(painting),
+        "machine": machine(),
         "versions": versions(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

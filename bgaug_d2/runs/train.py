@@ -22,6 +22,7 @@ from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.runs.launch import launch_training, resolve_device
+from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.runs.results import (
     add_painting_stats,
     build_results,
@@ -54,7 +55,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
     _check_batch(experiment)
     paints = experiment.bgaug.paints and not experiment.eval_only
     if paints:
-        check_inpainter(experiment.inpainter, experiment.dataset.kind)
+        check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     check_tracking(experiment.tracking)
     log_to(experiment.output_dir)
     if is_finished(experiment):
@@ -67,7 +68,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
         workers = None
         if paints:
             settings, inpainter = experiment.bgaug, experiment.inpainter
-            logs = str(Path(experiment.output_dir) / "painting")
+            logs = str(Path(experiment.output_dir) / PAINTING)
             workers = stack.enter_context(
                 painting_workers(settings, inpainter, handle.image_root, model, logs)
             )

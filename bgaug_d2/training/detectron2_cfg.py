@@ -101,7 +101,7 @@ def _settings(
     schedule, num_classes = experiment.schedule, _num_classes(train[0])
     augment = experiment.augment
     # Detectron2 stops at a drop that falls on the end, where it changes nothing.
-    steps = tuple(step for step in schedule.steps if step < schedule.iterations)
+    steps = tuple(step for step in schedule.lr_drops if step < schedule.iterations)
     return [
         _Setting("DATASETS.TRAIN", tuple(train), "dataset"),
         _Setting("DATASETS.TEST", tuple(test), "dataset"),
@@ -115,7 +115,7 @@ def _settings(
         _Setting("SOLVER.WEIGHT_DECAY", schedule.weight_decay, "schedule.weight_decay"),
         # Biases decay like weights, those of normalisation do not: the default of newer versions.
         _Setting("SOLVER.WEIGHT_DECAY_BIAS", None, "schedule.weight_decay"),
-        _Setting("SOLVER.STEPS", steps, "schedule.steps"),
+        _Setting("SOLVER.STEPS", steps, "schedule.lr_drops"),
         _Setting("SOLVER.WARMUP_ITERS", schedule.warmup_iters, "schedule.warmup_iters"),
         _Setting(
             "SOLVER.CHECKPOINT_PERIOD", schedule.checkpoint_period, "schedule.checkpoint_period"

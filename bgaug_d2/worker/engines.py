@@ -55,14 +55,15 @@ ENGINES = {
 }
 
 
-def check_inpainter(inpainter: InpainterConfig, dataset_kind: str | None = None) -> None:
+def check_inpainter(inpainter: InpainterConfig, toy_world: bool | None = None) -> None:
     """Refuse to paint without a model, or with a toy model on photographs.
 
     Call it before anything is painted or started: such pictures would be worthless.
 
     Args:
         inpainter: The choice.
-        dataset_kind: ``dataset.kind``; None where the caller does not know it.
+        toy_world: Whether the data set is the toy world (``DatasetConfig.is_toy``); None where the
+            caller does not know its data set.
 
     Raises:
         ConfigError: The sentence names the choices.
@@ -70,13 +71,13 @@ def check_inpainter(inpainter: InpainterConfig, dataset_kind: str | None = None)
     kind = ENGINES[inpainter.engine]
     if kind.needs_model and not inpainter.model:
         raise ConfigError(f"inpainter.model is empty, so nothing can paint; {_CHOICES}")
-    # Without a data set's kind (the library's entry) an explicit choice of a toy model stands.
-    is_toy = kind.toy_only or inpainter.model == TINY
-    if is_toy and dataset_kind not in ("toy", None) and not inpainter.allow_toy_model:
+    # Where the data set is unknown (the library's entry), an explicit choice of a toy model stands.
+    knows_toys_only = kind.toy_only or inpainter.model == TINY
+    if knows_toys_only and toy_world is False and not inpainter.allow_toy_model:
         name = inpainter.engine if kind.toy_only else TINY
         raise ConfigError(
-            f"the inpainter {name!r} knows the toy world only, and dataset.kind={dataset_kind!r} "
-            f"has photographs; {_CHOICES}; to test the machinery with worthless pictures set "
+            f"the inpainter {name!r} knows the toy world only, and this data set has photographs; "
+            f"{_CHOICES}; to test the machinery with worthless pictures set "
             "inpainter.allow_toy_model=true"
         )
 

@@ -270,20 +270,22 @@ def test_what_is_not_supported_is_an_error(
         build_mapper(cfg_of(**sections), settings, [make_dict(tmp_path, 1)])
 
 
-def toy_loader(folder: Path, *overrides: str, painter: PainterInfo | None = None) -> CountedLoader:
-    experiment = experiment_of(*smoke(folder, "toy_baseline", *overrides))
+def toy_loader(
+    folder: Path, arm: str, *overrides: str, painter: PainterInfo | None = None
+) -> CountedLoader:
+    experiment = experiment_of(*smoke(folder, f"toy-{arm}", *overrides))
     handle = register_dataset(experiment.dataset)
     cfg = to_cfg(experiment, handle.train, handle.test, "cpu")
     return training_loader(cfg, experiment, painter)
 
 
 @pytest.mark.parametrize(
-    ("augment", "expected"),
-    [("standard", DatasetMapper), ("randaugment", AugmentMapper), ("copy_paste", AugmentMapper)],
+    ("arm", "expected"),
+    [("baseline", DatasetMapper), ("randaugment", AugmentMapper), ("copy_paste", AugmentMapper)],
 )
-def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path: Path) -> None:
-    p = ["augment.copy_paste.p=1"] if augment == "copy_paste" else []
-    loader = toy_loader(tmp_path, f"augment={augment}", *p)
+def test_training_draws_augmented_samples(arm: str, expected: type, tmp_path: Path) -> None:
+    p = ["augment.copy_paste.p=1"] if arm == "copy_paste" else []
+    loader = toy_loader(tmp_path, arm, *p)
     assert type(mapper_in(loader)) is expected
     for each in next(iter(loader)):
         assert type(each["instances"].gt_masks) is BitMasks
@@ -291,7 +293,7 @@ def test_training_draws_augmented_samples(augment: str, expected: type, tmp_path
 
 def test_painted_backgrounds_are_augmented_too(tmp_path: Path) -> None:
     painter = PainterInfo(MODEL, "float32", str(tmp_path / "toy"))
-    loader = toy_loader(tmp_path, "bgaug=replace", "augment=copy_paste", painter=painter)
+    loader = toy_loader(tmp_path, "replace", "augment.copy_paste.p=0.5", painter=painter)
     wrapper = mapper_in(loader)
     assert type(wrapper) is BackgroundAugMapper
     assert type(wrapper.mapper) is AugmentMapper

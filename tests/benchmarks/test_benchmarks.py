@@ -68,7 +68,7 @@ def test_the_parts_of_an_iteration_are_compared(
         return {"baseline": [1.0, 2.0, 1.0], "hits": [2.0, 6.0, 1.0], "on_the_fly": [1.0, 1.0, 7.0]}
 
     monkeypatch.setattr(training, "_train_in_turns", train)
-    experiment = experiment_of(*smoke(tmp_path, "toy_baseline"))
+    experiment = experiment_of(*smoke(tmp_path, "toy-baseline"))
     found = measure_training(experiment, "cpu", 2, tmp_path / "caches")
     assert (outcomes["baseline"], outcomes["hits"]) == ({None}, {"hit"})
     assert "hit" not in outcomes["on_the_fly"]  # nothing has been painted before
@@ -83,6 +83,6 @@ def test_the_parts_of_an_iteration_are_compared(
 
 
 def test_iterations_are_timed_in_turns(tmp_path: Path) -> None:
-    experiment = experiment_of(*smoke(tmp_path, "toy_baseline"))
+    experiment = experiment_of(*smoke(tmp_path, "toy-baseline"))
     found = measure_training(experiment, "cpu", 2, tmp_path / "caches")
     assert all(0 < each < 1e5 for each in found.values())

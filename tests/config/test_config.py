@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bgaug_d2.config import bgaug, experiment, recipe
+from bgaug_d2.config import bgaug, experiment, recipe, schedule
 from bgaug_d2.errors import ConfigError
 
 BAD: list[tuple[type, dict[str, Any], str]] = [
@@ -62,17 +62,28 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (bgaug.BgAugConfig, {"weighting": "random"}, "bgaug.weighting"),
     (bgaug.BgAugConfig, {"on_miss": "guess"}, "bgaug.on_miss"),
     (bgaug.BgAugConfig, {"look_ahead": -1}, "bgaug.look_ahead"),
+    (bgaug.BgAugConfig, {"mode": "expand", "p": 0.3}, "choose an arm whose mode is replace"),
+    (bgaug.BgAugConfig, {"mode": "none", "variants": 2}, "bgaug.variants=2 means nothing"),
+    (bgaug.BgAugConfig, {"mode": "replace", "alpha": 2}, "mode is expand or duplicate"),
+    (bgaug.BgAugConfig, {"weighting": "nonuniform"}, "means nothing with bgaug.mode=none"),
+    (recipe.RecipeConfig, {"scenes": ["a beach"]}, "set recipe.prompt=scene"),
+    (recipe.RecipeConfig, {"fixed_T_hat": 5}, "recipe.fixed_T_hat=5 means nothing"),
     (experiment.ToyConfig, {"image_size": 16}, "dataset.toy.image_size"),
     (experiment.CocoConfig, {"percent": 0}, "dataset.coco.percent"),
     (experiment.CocoConfig, {"percent": 101}, "dataset.coco.percent"),
     (experiment.DatasetConfig, {"kind": "lvis"}, "dataset.kind"),
     (experiment.DatasetConfig, {"kind": "registered"}, "dataset.train_names"),
     (experiment.DatasetConfig, {"max_train_images": -1}, "dataset.max_train_images"),
-    (experiment.ScheduleConfig, {"iterations": 0}, "schedule.iterations"),
-    (experiment.ScheduleConfig, {"base_lr": -1}, "schedule.base_lr"),
+    (schedule.ScheduleConfig, {"iterations": 0}, "schedule.iterations"),
+    (schedule.ScheduleConfig, {"base_lr": -1}, "schedule.base_lr"),
     (experiment.LaunchConfig, {"device": "tpu"}, "launch.device"),
     (experiment.LaunchConfig, {"machine_rank": 1}, "launch.machine_rank"),
     (experiment.ExperimentConfig, {"seed": -1}, "seed"),
+    (
+        experiment.ExperimentConfig,
+        {"arm": "baseline", "suffix": experiment.SuffixConfig(ablation="-D25")},
+        "ablation=D25 changes how pictures are painted, but arm=baseline",
+    ),
 ]
 
 
@@ -86,6 +97,30 @@ def test_a_bad_value_is_named(settings: type, values: dict[str, Any], key: str) 
 def test_a_choice_lists_what_is_allowed() -> None:
     with pytest.raises(ConfigError, match="'both'.*none, duplicate, replace, expand"):
         bgaug.BgAugConfig(mode="both")
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("replace", {"p": 0.3, "variants": 2}),
+        ("expand", {"alpha": 2, "weighting": "nonuniform"}),
+        ("duplicate", {"alpha": 5}),
+    ],
+)
+def test_an_option_of_the_mode_is_allowed(mode: str, options: dict[str, Any]) -> None:
+    settings = bgaug.BgAugConfig(mode=mode, **options)
+    settings.check_options(options)
+    others = {"p", "variants", "alpha", "weighting"} - set(options)
+    if mode == "replace":  # even with its default value
+        for name in others:
+            with pytest.raises(ConfigError, match=f"bgaug.{name}="):
+                settings.check_options([name])
+
+
+def test_copies_are_ablated_where_nothing_is_painted() -> None:
+    suffix = experiment.SuffixConfig(ablation="-alpha2")
+    duplicate = bgaug.BgAugConfig(mode="duplicate", alpha=2)
+    assert experiment.ExperimentConfig(suffix=suffix, bgaug=duplicate).suffix == suffix
 
 
 def test_the_papers_defaults() -> None:
@@ -118,7 +153,7 @@ def test_the_core_needs_neither_torch_nor_detectron2() -> None:
     """Loader workers and other trainers import it."""
     code = (
         "import sys\n"
-        "from bgaug_d2.config import bgaug, comparison, experiment, parse, recipe\n"
+        "from bgaug_d2.config import bgaug, comparison, experiment, parse, recipe, schedule\n"
         "from bgaug_d2.jobs import job, parse, prompts, steps\n"
         "from bgaug_d2.pixels import masks, object_masks, read, rle\n"
         "from bgaug_d2.cache import store\n"

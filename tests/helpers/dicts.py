@@ -63,10 +63,13 @@ def bare_dicts(count: int) -> list[dict[str, Any]]:
     ]
 
 
+REPLACE: dict[str, Any] = {"mode": "replace", "p": 1.0, "variants": 2}
+
+
 def make_planner(root: Path, seed: int = 0, **settings: Any) -> JobPlanner:
     """A planner of mode replace in which each draw shows one of two variants."""
     recipe = make_recipe(**settings.pop("recipe", {}))
-    defaults: dict[str, Any] = {"mode": "replace", "p": 1.0, "variants": 2}
+    defaults: dict[str, Any] = {} if "mode" in settings else REPLACE
     config = BgAugConfig(**defaults | settings, recipe=recipe.settings)
     return JobPlanner(config, recipe, str(root), seed, ["cat", "dog"])
 

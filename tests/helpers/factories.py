@@ -19,7 +19,8 @@ MODEL = ModelIdentity(id="tiny", revision="", sha256="ab" * 32, license="Apache-
 
 
 def make_recipe(**settings: Any) -> Recipe:
-    return Recipe(settings=RecipeConfig(**settings), model=MODEL, dtype="float32")
+    kind = {"prompt": "scene"} if settings.get("scenes") else {}
+    return Recipe(settings=RecipeConfig(**kind | settings), model=MODEL, dtype="float32")
 
 
 def make_source(**fields: Any) -> SourceImage:

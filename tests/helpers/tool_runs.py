@@ -11,15 +11,14 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from bgaug_d2.config.experiment import ExperimentConfig
-from bgaug_d2.runs.hydra_app import register_base, to_experiment
+from bgaug_d2.runs.hydra_app import group_choices, register_base, to_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIGS = REPOSITORY / "configs"
 
 
 def options_of(group: str) -> list[str]:
-    files = (CONFIGS / group).rglob("[!_]*.yaml")
-    return sorted(each.relative_to(CONFIGS / group).with_suffix("").as_posix() for each in files)
+    return group_choices(CONFIGS)[group]
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -33,9 +32,10 @@ def experiment_of(*overrides: str) -> ExperimentConfig:
 
 
 def smoke(folder: Path, name: str, *overrides: str) -> list[str]:
-    """Overrides of a run of seconds that writes into ``folder`` only."""
+    """Arguments of a run (BENCHMARK-ARM) of seconds that writes into ``folder`` only."""
+    benchmark, _, arm = name.partition("-")
     return [
-        *(f"experiment={name}", "debug=cpu_smoke", f"output_dir={folder}/run"),
+        *(f"benchmark={benchmark}", f"arm={arm}", "debug=cpu_smoke", f"output_dir={folder}/run"),
         *(f"dataset.root={folder}/toy", f"bgaug.cache.dir={folder}/cache"),
         *("dataset.toy.image_size=64", "bgaug.recipe.num_inference_steps=2"),
         "bgaug.worker.max_batch_rows=2",

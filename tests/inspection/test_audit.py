@@ -446,7 +446,7 @@ def random_run(folder: Path, *overrides: str) -> Path:
     from detectron2.modeling import build_model
 
     MetadataCatalog.get("audit_squares").thing_classes = ["square", "circle"]
-    experiment = experiment_of("experiment=toy_baseline", f"output_dir={folder}", *overrides)
+    experiment = experiment_of("benchmark=toy", f"output_dir={folder}", *overrides)
     cfg = to_cfg(experiment, ["audit_squares"], ["audit_squares"], "cpu")
     folder.mkdir()
     (folder / "detectron2.yaml").write_text(cfg.dump())

@@ -54,7 +54,7 @@ def test_cells_of_a_sheet(tmp_path: Path) -> None:
 
 
 def test_the_command_leaves_a_picture_and_nothing_else(tmp_path: Path) -> None:
-    arguments = smoke(tmp_path, "toy_baseline", "augment=copy_paste", "augment.copy_paste.p=1")
+    arguments = smoke(tmp_path, "toy-copy_paste", "augment.copy_paste.p=1")
     done = bgaug("samples", "--limit", "3", "--out", "a/b.png", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 samples: a/b.png" in done.stdout
@@ -63,8 +63,8 @@ def test_the_command_leaves_a_picture_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_one_sentence(tmp_path: Path) -> None:
-    done = bgaug("samples", "experiment=toy_baseline", "augment=copypaste", cwd=tmp_path)
+    done = bgaug("samples", "benchmark=toy", "arm=copypaste", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("augment=copypaste does not exist; did you mean copy_paste")
+    assert done.stderr.startswith("arm=copypaste does not exist; did you mean copy_paste")
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -12,8 +12,10 @@ import yaml
 
 from bgaug_d2.errors import ReportError
 from bgaug_d2.report.cells import cell_difference, compare_cells, mean_of
+from bgaug_d2.report.long_table import COLUMNS, long_table, values_by_seed
 from bgaug_d2.report.markdown import to_markdown
-from bgaug_d2.report.plan import Plan, load_plan
+from bgaug_d2.report.plan import ResultsPlan
+from bgaug_d2.report.plan_file import load_plan
 from bgaug_d2.report.plots import WIDTH, draw_differences, draw_series, write_plots
 from bgaug_d2.report.runs import Run, load_runs
 from bgaug_d2.report.statistics import Interval, holm, paired_test
@@ -24,11 +26,11 @@ folder: output/toy
 seeds: [0, 1, 2]
 baseline: standard
 cells:
-  standard: "standard augmentation"
-  duplicated: "duplicated | originals"
-  adaptive: "adaptive steps"
-  standard_2x: "standard, 2x images"
-  adaptive_2x: "adaptive, 2x images"
+  standard: {title: "standard augmentation", run: "benchmark=toy"}
+  duplicated: {title: "duplicated | originals", run: "benchmark=toy arm=duplicate"}
+  adaptive: {title: "adaptive steps", run: "benchmark=toy arm=expand"}
+  standard_2x: {title: "standard, 2x images", run: "dataset.max_train_images=128"}
+  adaptive_2x: {title: "adaptive, 2x images", run: "benchmark=toy"}
 tables:
   - title: "Steps"
     cells: [standard, duplicated, adaptive]
@@ -64,7 +66,7 @@ def write_runs(
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
+def plan(tmp_path: Path) -> ResultsPlan:
     return plan_of(tmp_path, PLAN)
 
 
@@ -76,7 +78,7 @@ def runs(tmp_path: Path) -> list[Run]:
     return load_runs(tmp_path / "runs")
 
 
-def plan_of(folder: Path, text: str) -> Plan:
+def plan_of(folder: Path, text: str) -> ResultsPlan:
     path = folder / "plan.yaml"
     path.write_text(text)
     return load_plan(path)
@@ -89,7 +91,7 @@ def line_of(markdown: str, start: str) -> list[str]:
 
 
 def test_differences_are_paired_and_holm_counts_the_cells_of_the_table(
-    plan: Plan, runs: list[Run]
+    plan: ResultsPlan, runs: list[Run]
 ) -> None:
     standard, duplicated, adaptive = compare_cells(plan, plan.tables[0], runs)
     raw = [paired_test(STANDARD, values).p for values in (DUPLICATED, ADAPTIVE)]
@@ -103,7 +105,7 @@ def test_differences_are_paired_and_holm_counts_the_cells_of_the_table(
 
 
 def test_only_common_seeds_are_paired_and_the_mean_keeps_the_rest(
-    plan: Plan, tmp_path: Path
+    plan: ResultsPlan, tmp_path: Path
 ) -> None:
     write_runs(tmp_path / "runs", "standard", {0: 40.0, 2: 45.0})
     write_runs(tmp_path / "runs", "adaptive", {0: 42.0, 1: 99.0})
@@ -122,7 +124,7 @@ def test_only_common_seeds_are_paired_and_the_mean_keeps_the_rest(
 
 
 def test_a_pair_replaces_the_baseline_and_is_not_tested_itself(
-    plan: Plan, runs: list[Run], tmp_path: Path
+    plan: ResultsPlan, runs: list[Run], tmp_path: Path
 ) -> None:
     write_runs(tmp_path / "runs", "standard_2x", {0: 50.0, 1: 51.0, 2: 52.0})
     write_runs(tmp_path / "runs", "adaptive_2x", {0: 51.0, 1: 53.0, 2: 55.0})
@@ -138,7 +140,7 @@ def test_a_pair_replaces_the_baseline_and_is_not_tested_itself(
 
 
 def test_difference_of_two_given_cells_has_the_sign_of_the_first(
-    plan: Plan, runs: list[Run]
+    plan: ResultsPlan, runs: list[Run]
 ) -> None:
     test = cell_difference(plan, runs, "adaptive", "duplicated", "mask AP")
     assert test is not None
@@ -150,7 +152,38 @@ def test_difference_of_two_given_cells_has_the_sign_of_the_first(
         cell_difference(plan, runs, "adaptive", "standard", "AP")
 
 
-def test_markdown_shows_every_number_once_computed(plan: Plan, runs: list[Run]) -> None:
+def test_the_long_table_has_a_row_per_run_and_metric(plan: ResultsPlan, runs: list[Run]) -> None:
+    table = long_table(runs)
+    assert list(table.columns) == COLUMNS
+    row = table[(table["cell"] == "adaptive") & (table["seed"] == 1) & (table["task"] == "segm")]
+    assert row[["metric", "value"]].values.tolist() == [["AP", 23.0]]
+    assert row["run"].item().endswith("adaptive/seed1")
+    values = values_by_seed(plan, [*runs, Run("standard", 7, 9, {"bbox": {"AP": 1.0}})])
+    assert list(values.index) == [0, 1, 2]
+    assert values["standard", "box AP"].tolist() == STANDARD
+    assert values["standard_2x", "box AP"].isna().all()
+
+
+def test_a_cell_is_named_after_what_is_run(tmp_path: Path) -> None:
+    content = yaml.safe_load(PLAN)
+    content["cells"] |= {"toy-expand": "one", "toy-expand-D25": "two"}
+    plan = plan_of(tmp_path, yaml.safe_dump(content))
+    assert plan.cells["toy-expand"].arguments == ("benchmark=toy", "arm=expand")
+    assert plan.cells["toy-expand-D25"].arguments[2:] == ("ablation=D25",)
+
+
+def test_an_audit_is_read(tmp_path: Path) -> None:
+    audit = {"detector": "d", "run": "benchmark=toy", "seed": 0, "cells": ["adaptive"], "text": "T"}
+    content = {**yaml.safe_load(PLAN), "audit": audit}
+    plan = plan_of(tmp_path, yaml.safe_dump(content))
+    assert plan.audit is not None
+    assert (plan.audit.run, plan.audit.overrides) == (("benchmark=toy",), ())
+    content["audit"]["cells"] = ["adaptve"]
+    with pytest.raises(ReportError, match="did you mean adaptive"):
+        plan_of(tmp_path, yaml.safe_dump(content))
+
+
+def test_markdown_shows_every_number_once_computed(plan: ResultsPlan, runs: list[Run]) -> None:
     text = to_markdown(plan, runs, {"command": "tools/x | tee", "commit": "abc"})
     assert "| command | tools/x \\| tee |" in text
     assert "Each cell of the experiment was to be trained with 3 seeds (0, 1, 2)." in text
@@ -165,16 +198,16 @@ def test_markdown_shows_every_number_once_computed(plan: Plan, runs: list[Run]) 
     assert places == sorted(places)
 
 
-def test_a_metric_that_a_run_lacks_is_counted_out(plan: Plan, tmp_path: Path) -> None:
+def test_a_metric_that_a_run_lacks_is_counted_out(plan: ResultsPlan, tmp_path: Path) -> None:
     write_runs(tmp_path / "runs", "standard", {0: 40.0})
     write_runs(tmp_path / "runs", "standard", {1: 41.0, 2: 42.0}, mask=False)
     write_runs(tmp_path / "runs", "adaptive", {0: float("nan")})
     runs = load_runs(tmp_path / "runs")
     assert "| 20.00 (1 seed) |" in to_markdown(plan, runs, {})
-    assert mean_of(plan, runs, "adaptive", "box AP") is None
+    assert mean_of(values_by_seed(plan, runs), "adaptive", "box AP") is None
 
 
-def test_runs_of_unequal_length_do_not_compare(plan: Plan, runs: list[Run]) -> None:
+def test_runs_of_unequal_length_do_not_compare(plan: ResultsPlan, runs: list[Run]) -> None:
     longer = Run("standard_2x", 0, 18, runs[0].metrics)
     unequal = [*runs, longer]
     assert compare_cells(plan, plan.tables[0], unequal) == compare_cells(plan, plan.tables[0], runs)
@@ -198,18 +231,22 @@ def test_a_baseline_outside_the_table_must_have_the_same_length_too(tmp_path: Pa
 
 
 def test_runs_outside_the_plan_do_not_count_and_are_named(
-    plan: Plan, runs: list[Run], tmp_path: Path
+    plan: ResultsPlan, runs: list[Run], tmp_path: Path
 ) -> None:
     write_runs(tmp_path / "runs", "standard", {7: 0.0}, iterations=1)
     write_runs(tmp_path / "runs", "draft", {0: 0.0})
     more = load_runs(tmp_path / "runs")
     assert compare_cells(plan, plan.tables[0], more) == compare_cells(plan, plan.tables[0], runs)
     last = to_markdown(plan, more, {}).splitlines()[-1]
-    assert last.endswith("left out: draft (seed 0), standard (seed 7).")
+    assert last.endswith("left out: draft, standard (seed 7).")
+    for name in "abcdef":
+        write_runs(tmp_path / "runs", name, {0: 0.0})
+    last = to_markdown(plan, load_runs(tmp_path / "runs"), {}).splitlines()[-1]
+    assert last.endswith("left out: a, b, c, d, draft, 2 more names, standard (seed 7).")
 
 
 def test_plots_are_small_and_as_wide_as_promised_even_without_runs(
-    plan: Plan, runs: list[Run], tmp_path: Path
+    plan: ResultsPlan, runs: list[Run], tmp_path: Path
 ) -> None:
     write_runs(tmp_path / "runs", "standard_2x", {0: 40.0}, mask=False)
     for there in (runs, [], load_runs(tmp_path / "runs")):
@@ -221,7 +258,7 @@ def test_plots_are_small_and_as_wide_as_promised_even_without_runs(
             assert f"({path.name})" in to_markdown(plan, there, {})
 
 
-def test_plots_show_the_means_and_half_intervals(plan: Plan, runs: list[Run]) -> None:
+def test_plots_show_the_means_and_half_intervals(plan: ResultsPlan, runs: list[Run]) -> None:
     lone = [run for run in runs if run.name != "duplicated" or run.seed == 0]
     rows = compare_cells(plan, plan.tables[0], lone)
     box, mask = draw_differences(plan, plan.tables[0], rows).axes
@@ -237,15 +274,16 @@ def test_plots_show_the_means_and_half_intervals(plan: Plan, runs: list[Run]) ->
     assert painted[0].get_ydata() == pytest.approx([41.0, 44.5])
 
 
-def test_a_plot_of_differences_needs_a_cell_to_compare(plan: Plan, runs: list[Run]) -> None:
+def test_a_plot_of_differences_needs_a_cell_to_compare(plan: ResultsPlan, runs: list[Run]) -> None:
     table = dataclasses.replace(plan.tables[0], cells=("standard",))
     with pytest.raises(ReportError, match="'Steps' has a plot of differences but no cell"):
         draw_differences(plan, table, compare_cells(plan, table, runs))
 
 
-def test_plan_holds_what_the_file_says(plan: Plan) -> None:
+def test_plan_holds_what_the_file_says(plan: ResultsPlan) -> None:
     assert (plan.seeds, plan.baseline) == ((0, 1, 2), "standard")
-    assert plan.cells["standard_2x"] == "standard, 2x images"
+    assert plan.cells["standard_2x"].title == "standard, 2x images"
+    assert plan.cells["duplicated"].arguments == ("benchmark=toy", "arm=duplicate")
     assert plan.tables[1].text == ""
     assert plan.tables[1].plot is None
     assert plan.plots[0].x == (0.0, 1.0)
@@ -265,7 +303,9 @@ def test_plan_holds_what_the_file_says(plan: Plan) -> None:
         ),
         ("seeds: [0, 1, 2]", "seeds: 3", "seeds=3 must be a list"),
         ("seeds: [0, 1, 2]", "seeds: [-1]", r"seeds\[0\]=-1"),
-        ('"adaptive steps"', "[a]", "cells.adaptive"),
+        ('"adaptive steps"', "[a]", "cells.adaptive.title"),
+        ('{title: "adaptive steps", run: "benchmark=toy arm=expand"}', "x", "cells.adaptive: the"),
+        (', run: "benchmark=toy arm=expand"', "", "cells.adaptive.run is missing"),
         ("  adaptive: ", "  1: ", "a name in cells=1 must be text"),
         ("[standard, duplicated, adaptive]", "[standard, dup]", r"tables\[0\].cells\[1\]='dup'"),
         ("[standard, duplicated, adaptive]", "[standard, [adaptive]]", r"tables\[0\].cells\[1\]"),

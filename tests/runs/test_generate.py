@@ -29,7 +29,7 @@ from tests.helpers.worker_parts import use_engine, wait_until
 def small(folder: Path, *overrides: str) -> ExperimentConfig:
     """Eight pictures of four images."""
     sizes = ["dataset.toy.num_train=4", "bgaug.variants=2"]
-    return experiment_of(*smoke(folder, "toy_bgaug", *sizes, *overrides))
+    return experiment_of(*smoke(folder, "toy-replace", *sizes, *overrides))
 
 
 def pictures(folder: Path) -> list[str]:
@@ -85,7 +85,7 @@ def test_training_finds_every_picture(tmp_path: Path) -> None:
 
 def test_expand_paints_its_copies(tmp_path: Path) -> None:
     sizes = ["dataset.toy.num_train=4", "bgaug.alpha=1"]
-    report = generate(experiment_of(*smoke(tmp_path, "toy_bgaug_expand", *sizes)))
+    report = generate(experiment_of(*smoke(tmp_path, "toy-expand", *sizes)))
     assert report.counts["painted"] == len(pictures(tmp_path)) == 4
 
 
@@ -130,7 +130,7 @@ def test_an_image_that_changed_is_an_error_and_the_rest_is_painted(tmp_path: Pat
     generate(small(tmp_path))
     image = next((tmp_path / "toy" / "train").iterdir())
     image.write_bytes(image.read_bytes()[:-200])
-    done = tool("generate", *smoke(tmp_path, "toy_bgaug", *SMALL), cwd=tmp_path)
+    done = tool("generate", *smoke(tmp_path, "toy-replace", *SMALL), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("2 pictures could not be painted; the reasons")
     assert image.name in done.stdout
@@ -151,7 +151,7 @@ def test_without_painting_processes_there_is_an_error(tmp_path: Path) -> None:
 
 def test_a_baseline_has_nothing_to_paint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="paints nothing"):
-        generate(experiment_of(*smoke(tmp_path, "toy_baseline")))
+        generate(experiment_of(*smoke(tmp_path, "toy-baseline")))
 
 
 def test_machines_share_the_pictures(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_interrupted_run_leaves_nobody_and_goes_on(
     tmp_path: Path, ending: signal.Signals
 ) -> None:
     overrides = ["dataset.toy.num_train=8", "bgaug.variants=40"]
-    arguments = smoke(tmp_path, "toy_bgaug", *overrides)
+    arguments = smoke(tmp_path, "toy-replace", *overrides)
     command = [sys.executable, str(REPOSITORY / "tools" / "generate.py"), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(command, env=environment, start_new_session=True)

@@ -43,7 +43,7 @@ def test_values_arrive_with_their_types() -> None:
         {
             "seed": 7,
             "bgaug": {"mode": "replace", "p": 1, "worker": {"devices": ["cpu", "cpu"]}},
-            "schedule": {"steps": [3, 5], "base_lr": 0.5},
+            "schedule": {"lr_drops": [3, 5], "base_lr": 0.5},
             "detector": {"opts": {"MODEL": {"MASK_ON": False}}},
             "output_dir": "out/${seed}",
         }
@@ -53,7 +53,7 @@ def test_values_arrive_with_their_types() -> None:
     assert experiment.bgaug.p == 1.0
     assert isinstance(experiment.bgaug.p, float)
     assert experiment.bgaug.worker.devices == ["cpu", "cpu"]
-    assert experiment.schedule.steps == [3, 5]
+    assert experiment.schedule.lr_drops == [3, 5]
     assert experiment.detector.opts == {"MODEL": {"MASK_ON": False}}
     assert experiment.output_dir == "out/7"
 
@@ -78,8 +78,11 @@ def test_values_arrive_with_their_types() -> None:
         ({"bgaug": {"p": 2}}, "bgaug.p=2.0 is not allowed"),
         ({"bgaug": {"p": float("nan")}}, "bgaug.p=nan is not allowed"),
         ({"bgaug": "replace"}, "bgaug='replace' must be a section"),
-        ({"schedule": {"steps": 5}}, "schedule.steps=5 must be a list"),
-        ({"schedule": {"steps": [5, "x"]}}, r"schedule.steps\[1\]='x' must be a whole number"),
+        ({"schedule": {"lr_drops": 5}}, "schedule.lr_drops=5 must be a list"),
+        (
+            {"schedule": {"lr_drops": [5, "x"]}},
+            r"schedule.lr_drops\[1\]='x' must be a whole number",
+        ),
         ({"detector": {"opts": ["MODEL"]}}, "detector.opts=.* must be a mapping"),
         ({"output_dir": "${nowhere}"}, "nowhere"),
     ],
@@ -99,9 +102,9 @@ def test_a_wrong_setting_is_named(content: dict[str, object], sentence: str) -> 
         ("~bgaug.mod=none", "bgaug.mode"),
         ("datset=toy", "dataset"),
         ("schedule.iters=3", "schedule.warmup_iters"),
-        ("experiment=toy_basline", "toy_baseline"),
+        ("arm=basline", "baseline"),
         ("dataset=toys", "toy"),
-        ("experiment=toy_bgaug,toy_basline", "toy_baseline"),
+        ("arm=replace,basline", "baseline"),
     ],
 )
 def test_a_misspelt_override_gets_its_nearest_key(argument: str, nearest: str) -> None:
@@ -117,7 +120,7 @@ def test_null_is_no_choice_of_a_group() -> None:
 def test_right_overrides_pass() -> None:
     check_overrides(
         [
-            *("-m", "--cfg", "job", "experiment=toy_bgaug,toy_baseline", "seed=0,1"),
+            *("-m", "--cfg", "job", "arm=replace,baseline", "seed=0,1"),
             *("hydra.run.dir=x", "hydra/launcher=basic", "++bgaug.recipe.D=0.3"),
             *("detector.opts.MODEL.MASK_ON=false", "bgaug.recipe={D:0.3}", "dataset=glob(*)"),
         ],
@@ -132,7 +135,7 @@ def test_every_key_is_a_right_override(key: str) -> None:
 
 def test_settings_land_in_detectron2() -> None:
     experiment = ExperimentConfig(seed=5, output_dir="somewhere")
-    experiment.schedule.iterations, experiment.schedule.steps = 30, [10, 20]
+    experiment.schedule.iterations, experiment.schedule.lr_drops = 30, [10, 20]
     experiment.schedule.base_lr, experiment.schedule.weight_decay = 1, 0.5
     experiment.detector.weights = "model.pth"
     cfg = cfg_of(experiment)
@@ -209,7 +212,9 @@ def test_a_data_set_without_classes_is_refused() -> None:
 
 def test_an_experiment_travels_to_training_processes() -> None:
     experiment = with_opts({"INPUT": {"MIN_SIZE_TRAIN": [96]}})
-    experiment.bgaug.mode, experiment.bgaug.recipe.scenes = "replace", ["a beach"]
+    experiment.bgaug.mode = "replace"
+    recipe = experiment.bgaug.recipe
+    recipe.prompt, recipe.scenes = "scene", ["a beach"]
     assert pickle.loads(pickle.dumps(experiment)) == experiment
     cfg = cfg_of(experiment)
     assert pickle.loads(pickle.dumps(cfg)) == cfg

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from bgaug_d2.config.bgaug import BgAugConfig
-from bgaug_d2.config.experiment import ExperimentConfig, ScheduleConfig
+from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.config.parse import experiment_from_mapping, valid_keys
 from bgaug_d2.config.recipe import RecipeConfig
+from bgaug_d2.config.schedule import ScheduleConfig
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.runs.hydra_app import check_overrides, to_experiment
 
@@ -38,13 +39,17 @@ experiments = st.builds(
     schedule=st.builds(
         ScheduleConfig,
         base_lr=st.floats(0, 10),
-        steps=st.lists(st.integers(0, 10**6), max_size=3),
+        lr_drops=st.lists(st.integers(0, 10**6), max_size=3),
     ),
     bgaug=st.builds(
         BgAugConfig,
-        mode=st.sampled_from(["none", "replace", "expand"]),
+        mode=st.just("replace"),
         p=st.floats(0, 1),
-        recipe=st.builds(RecipeConfig, scenes=st.lists(st.text(max_size=8), max_size=2)),
+        recipe=st.builds(
+            RecipeConfig,
+            prompt=st.just("scene"),
+            scenes=st.lists(st.text(max_size=8), min_size=1, max_size=2),
+        ),
     ),
 )
 

@@ -25,7 +25,8 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [
         sys.executable,
         str(TRAIN),
-        "experiment=toy_bgaug",
+        "benchmark=toy",
+        "arm=replace",
         "launch.device=cpu",
         f"output_dir={folder / 'run'}",
         f"dataset.root={folder / 'toy'}",
@@ -37,7 +38,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
         "bgaug.recipe.num_inference_steps=3",
         f"schedule.iterations={ITERATIONS}",
         f"schedule.images_per_batch={BATCH}",
-        "schedule.steps=[]",
+        "schedule.lr_drops=[]",
         f"schedule.checkpoint_period={PERIOD}",
         *arguments,
     ]

@@ -77,7 +77,8 @@ def test_a_draw_always_gives_a_sample(
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         one = make_dict(root, 1)
-        planner = make_planner(root, variants=1, mode=mode)
+        one_variant = {"p": 1.0, "variants": 1} if mode == "replace" else {}
+        planner = make_planner(root, mode=mode, **one_variant)
         cache = VariantCache(str(root / "cache"))
         job = planner.plan_variant(one, 1).job()
         if before == "rejected":

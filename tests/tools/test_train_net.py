@@ -44,7 +44,7 @@ def test_help_names_what_there_is(tmp_path: Path) -> None:
 
 def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     arguments = smoke(
-        tmp_path, "toy_bgaug", "bgaug.on_miss=wait", "seed=3", "output_dir=out/${seed}"
+        tmp_path, "toy-replace", "bgaug.on_miss=wait", "seed=3", "output_dir=out/${seed}"
     )
     done = tool("train_net", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_gives_each_run_its_folder(tmp_path: Path) -> None:
-    arguments = smoke(tmp_path, "toy_baseline", "seed=0,1")
+    arguments = smoke(tmp_path, "toy-baseline", "seed=0,1")
     arguments.remove(f"output_dir={tmp_path}/run")
     done = tool("train_net", "--multirun", *arguments, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -74,7 +74,7 @@ def test_a_sweep_gives_each_run_its_folder(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sweep_that_is_started_again_does_what_is_left(tmp_path: Path) -> None:
     subdir = "hydra.sweep.subdir=${name}/seed${seed}"
-    arguments = [*smoke(tmp_path, "toy_baseline,toy_bgaug_expand", "seed=1,2"), "resume=true"]
+    arguments = [*smoke(tmp_path, "toy-baseline,expand", "seed=1,2"), "resume=true"]
     arguments = [each for each in arguments if not each.startswith("output_dir")]
     command = ("--multirun", *arguments, "hydra.sweep.dir=sweep", subdir)
     assert tool("train_net", *command, cwd=tmp_path).returncode == 0
@@ -91,7 +91,7 @@ def test_a_sweep_that_is_started_again_does_what_is_left(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_sweep_tells_every_mistake(tmp_path: Path) -> None:
-    arguments = smoke(tmp_path, "toy_baseline", "schedule.base_lr=-1,-2")
+    arguments = smoke(tmp_path, "toy-baseline", "schedule.base_lr=-1,-2")
     arguments.remove(f"output_dir={tmp_path}/run")
     done = tool("train_net", "--multirun", *arguments, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 1
@@ -109,9 +109,9 @@ def test_the_demo(tmp_path: Path) -> None:
     demo = tmp_path / "output" / "demo"
     outcomes = {
         name: json.loads((demo / "runs" / name / "results.json").read_text())["outcomes"]
-        for name in ("toy_baseline", "toy_bgaug")
+        for name in ("toy-baseline", "toy-replace")
     }
-    assert outcomes["toy_baseline"]["original"] == 16
-    assert outcomes["toy_bgaug"]["hit"] > 0
-    assert outcomes["toy_bgaug"]["hit"] + outcomes["toy_bgaug"]["original"] == 16
+    assert outcomes["toy-baseline"]["original"] == 16
+    assert outcomes["toy-replace"]["hit"] > 0
+    assert outcomes["toy-replace"]["hit"] + outcomes["toy-replace"]["original"] == 16
     assert (demo / "gallery" / "contact_sheet.png").is_file()

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def baseline(folder: Path) -> dict[str, Any]:
-    return results_of(experiment_of(*smoke(folder, "toy_baseline")))
+    return results_of(experiment_of(*smoke(folder, "toy-baseline")))
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_every_run_reports_where_its_ap_comes_from(baseline: dict[str, Any]) -> 
 
 
 def test_what_a_baseline_reports(finished: Path, baseline: dict[str, Any]) -> None:
-    assert baseline["name"] == "toy_baseline-smoke"
+    assert baseline["name"] == "toy-baseline-smoke"
     assert (baseline["seed"], baseline["iterations"], baseline["bgaug"]) == (0, 2, {"mode": "none"})
     assert baseline["outcomes"] == {**dict.fromkeys(OUTCOMES, 0), "original": 4}
     assert baseline["inpainter"] is None
@@ -105,7 +105,7 @@ def test_what_a_baseline_reports(finished: Path, baseline: dict[str, Any]) -> No
 def test_augmentation_that_never_happens_is_the_baseline(
     folder: Path, baseline: dict[str, Any]
 ) -> None:
-    arguments = smoke(folder, "toy_bgaug", f"output_dir={folder}/never", "bgaug.p=0")
+    arguments = smoke(folder, "toy-replace", f"output_dir={folder}/never", "bgaug.p=0")
     augmented = results_of(experiment_of(*arguments, "bgaug.on_miss=error"))
     assert augmented["metrics"] == baseline["metrics"]
     assert augmented["breakdown"] == baseline["breakdown"]
@@ -113,7 +113,7 @@ def test_augmentation_that_never_happens_is_the_baseline(
 
 
 def test_duplicates_are_originals(folder: Path) -> None:
-    arguments = smoke(folder, "toy_tables/duplicated", f"output_dir={folder}/duplicated")
+    arguments = smoke(folder, "toy-duplicate", f"output_dir={folder}/duplicated")
     found = results_of(experiment_of(*arguments, "bgaug.alpha=3"))
     assert found["outcomes"] == {**dict.fromkeys(OUTCOMES, 0), "original": 4}
     assert found["bgaug"] == {"mode": "duplicate", "alpha": 3, "weighting": "uniform"}
@@ -131,7 +131,7 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fake_engine")
 def test_an_augmented_run(folder: Path, baseline: dict[str, Any]) -> None:
-    arguments = smoke(folder, "toy_bgaug", f"output_dir={folder}/augmented", "bgaug.p=1")
+    arguments = smoke(folder, "toy-replace", f"output_dir={folder}/augmented", "bgaug.p=1")
     found = results_of(experiment_of(*arguments, "bgaug.on_miss=wait", "bgaug.look_ahead=4"))
     assert found["outcomes"] == {**dict.fromkeys(OUTCOMES, 0), "hit": 4}
     assert found["bgaug"] == {"mode": "replace", "p": 1.0, "variants": 4, "on_miss": "wait"}
@@ -153,7 +153,7 @@ def test_an_augmented_run(folder: Path, baseline: dict[str, Any]) -> None:
 )
 def test_no_fault_of_a_worker_ends_training(folder: Path, fault: str) -> None:
     name = fault.partition(" ")[0]
-    arguments = smoke(folder, "toy_bgaug", f"output_dir={folder}/{name}", "bgaug.p=1")
+    arguments = smoke(folder, "toy-replace", f"output_dir={folder}/{name}", "bgaug.p=1")
     workers = ["bgaug.worker.advanced.max_restarts=1", "bgaug.worker.advanced.backoff_s=0.01"]
     arguments += [f"bgaug.recipe.prompt_text={fault}", "schedule.iterations=4", *workers]
     found = results_of(experiment_of(*arguments))
@@ -163,7 +163,7 @@ def test_no_fault_of_a_worker_ends_training(folder: Path, fault: str) -> None:
 
 
 def test_counters_reach_the_event_storage(folder: Path) -> None:
-    arguments = smoke(folder, "toy_baseline", f"output_dir={folder}/storage")
+    arguments = smoke(folder, "toy-baseline", f"output_dir={folder}/storage")
     run(experiment_of(*arguments, "schedule.iterations=20", "schedule.images_per_batch=1"))
     lines = (folder / "storage" / "metrics.json").read_text().splitlines()
     metrics = json.loads(lines[0])
@@ -172,7 +172,7 @@ def test_counters_reach_the_event_storage(folder: Path) -> None:
 
 
 def test_a_resumed_run_goes_on(folder: Path, finished: Path) -> None:
-    arguments = smoke(folder, "toy_baseline", "schedule.iterations=4", "resume=true")
+    arguments = smoke(folder, "toy-baseline", "schedule.iterations=4", "resume=true")
     experiment = experiment_of(*arguments)
     assert next_iteration(str(finished)) == 2
     loader: Any = training_loader(cfg_of(experiment), experiment, None).loader
@@ -190,7 +190,7 @@ def test_evaluating_a_checkpoint_gives_what_training_gave(
     folder: Path, baseline: dict[str, Any]
 ) -> None:
     checkpoint = folder / "run" / "model_0000001.pth"
-    arguments = smoke(folder, "toy_baseline", "eval_only=true", f"detector.weights={checkpoint}")
+    arguments = smoke(folder, "toy-baseline", "eval_only=true", f"detector.weights={checkpoint}")
     found = results_of(experiment_of(*arguments, f"output_dir={folder}/evaluation"))
     assert found["metrics"] == baseline["metrics"]
     assert found["training"] is None
@@ -208,7 +208,7 @@ def test_evaluating_a_checkpoint_gives_what_training_gave(
     ],
 )
 def test_a_mistake_is_told_before_training(tmp_path: Path, override: str, sentence: str) -> None:
-    arguments = smoke(tmp_path, "toy_baseline", override)
+    arguments = smoke(tmp_path, "toy-baseline", override)
     if override == "launch.device=cuda":
         arguments.append(f"launch.num_gpus={torch.cuda.device_count() + 1}")
     with pytest.raises(ConfigError, match=sentence):
@@ -220,7 +220,7 @@ def test_a_mistake_is_told_before_training(tmp_path: Path, override: str, senten
 )
 def test_optimizers(tmp_path: Path, optimizer: str, cls: type) -> None:
     rate = ["schedule.base_lr=0.25", "schedule.weight_decay=0.125"]
-    experiment = experiment_of(*smoke(tmp_path, "toy_baseline", *rate))
+    experiment = experiment_of(*smoke(tmp_path, "toy-baseline", *rate))
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     built = build_optimizer(cfg_of(experiment), model, optimizer)
     assert isinstance(built, cls)
@@ -230,7 +230,7 @@ def test_optimizers(tmp_path: Path, optimizer: str, cls: type) -> None:
 
 
 def test_the_evaluator_is_the_data_sets(tmp_path: Path) -> None:
-    cfg = cfg_of(experiment_of(*smoke(tmp_path, "toy_baseline")))
+    cfg = cfg_of(experiment_of(*smoke(tmp_path, "toy-baseline")))
     evaluator = BgAugTrainer.build_evaluator(cfg, cfg.DATASETS.TEST[0])
     assert isinstance(evaluator, BreakdownCOCOEvaluator)
     (tmp_path / "Annotations").mkdir()
@@ -249,7 +249,7 @@ def test_voc_with_two_test_sets(tmp_path: Path) -> None:
     sets = ["dataset.voc.train=[2007_trainval]", "dataset.voc.test=[2007_test,2012_trainval]"]
     sets += [f"dataset.root={tmp_path}/voc", "dataset.max_test_images=0"]
     detector = ["detector=faster_rcnn_r50_fpn", "detector.weights=''", "dataset=voc"]
-    arguments = [*smoke(tmp_path, "toy_baseline", *detector), *sets, "schedule.iterations=1"]
+    arguments = [*smoke(tmp_path, "toy-baseline", *detector), *sets, "schedule.iterations=1"]
     found = results_of(experiment_of(*arguments))
     assert len(found["metrics"]) == 2
     assert found["breakdown"].keys() == found["metrics"].keys()
@@ -260,7 +260,7 @@ def test_voc_with_two_test_sets(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_swin_on_two_processes(tmp_path: Path) -> None:
     detector = ["detector=mask_rcnn_swin_t_fpn", "schedule.optimizer=adamw", "launch.num_gpus=2"]
-    found = results_of(experiment_of(*smoke(tmp_path, "toy_baseline", *detector)))
+    found = results_of(experiment_of(*smoke(tmp_path, "toy-baseline", *detector)))
     assert found["training_processes"] == 2
     assert set(found["breakdown"]) == {"bbox", "segm"}
 
@@ -269,7 +269,7 @@ def test_a_swin_on_two_processes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("fake_engine")
 def test_two_processes_on_a_cpu(tmp_path: Path) -> None:
     processes = ["launch.num_gpus=2", "bgaug.p=1", "bgaug.on_miss=wait", "bgaug.look_ahead=0"]
-    found = results_of(experiment_of(*smoke(tmp_path, "toy_bgaug", *processes)))
+    found = results_of(experiment_of(*smoke(tmp_path, "toy-replace", *processes)))
     assert found["training_processes"] == 2
     assert found["outcomes"]["hit"] == 4  # of both processes
     assert found["metrics"]["bbox"].keys() >= {"AP", "APs"}
@@ -277,9 +277,7 @@ def test_two_processes_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["tiny_coco_baseline", "tiny_coco_bgaug", "tiny_coco_bgaug_expand"]
-)
+@pytest.mark.parametrize("name", ["tiny_coco-baseline", "tiny_coco-replace", "tiny_coco-expand"])
 def test_real_images(tmp_path: Path, tiny_coco_root: Path, name: str) -> None:
     arguments = smoke(tmp_path, name, f"dataset.root={tiny_coco_root}", "bgaug.on_miss=wait")
     found = results_of(experiment_of(*arguments))

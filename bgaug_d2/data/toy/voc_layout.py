@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,34 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from bgaug_d2.config.experiment import ToyConfig
+from bgaug_d2.data.toy.world import toy_marker, write_in_place, write_world
 from bgaug_d2.data.voc import VOC_CLASSES
 
 _PALETTE = [value // 3 for value in range(768)]
+
+
+def generate_toy_voc(root: str | Path, config: ToyConfig) -> None:
+    """Draw the toy world into ``root`` in VOC's layout, as ``generate_toy`` does in COCO's.
+
+    Raises:
+        DatasetError: ``root`` holds something else, or cannot be written.
+    """
+
+    def write(folder: Path) -> None:
+        world = folder / "world"
+        world.mkdir()
+        write_world(world, config)
+        write_toy_voc(world, folder)
+        shutil.rmtree(world)
+
+    marker = {**toy_marker(config), "layout": "voc"}
+    write_in_place(Path(root), marker, lambda folder: _is_whole(folder, config), write)
+
+
+def _is_whole(root: Path, config: ToyConfig) -> bool:
+    found = [len(os.listdir(root / f"VOC{year}" / "JPEGImages")) for year in (2007, 2012)]
+    return sum(found) == config.num_train + config.num_test
 
 
 def write_toy_voc(world: Path, root: Path) -> None:

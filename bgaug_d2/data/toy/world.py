@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,8 @@ def generate_toy(root: str | Path, config: ToyConfig) -> None:
     ``annotations/{instances,captions}_SPLIT.json`` and ``SPLIT/`` (PNG) for each of ``SPLITS``.
     Only the training split is biased, and only it depends on the seed, so that all seeds are
     measured with the same pictures. The same settings give the same pictures; a world that is there
-    already is left alone, one of other settings is replaced. It is built beside ``root`` and
-    renamed, so nobody sees half of it, and several processes may do so at once.
+    already is left alone, one of other settings is replaced. Several processes may call this at
+    once.
 
     Args:
         root: Folder to write; its parent is created.
@@ -50,8 +51,42 @@ def generate_toy(root: str | Path, config: ToyConfig) -> None:
     Raises:
         DatasetError: ``root`` holds something else, or cannot be written.
     """
-    root = Path(root).resolve()  # a link stays, what it points to is written
-    if _is_complete(root, config):
+    write_in_place(
+        Path(root),
+        toy_marker(config),
+        lambda folder: _is_whole(folder, config),
+        lambda folder: write_world(folder, config),
+    )
+
+
+def write_in_place(
+    root: Path,
+    marker: Mapping[str, Any],
+    is_whole: Callable[[Path], bool],
+    write: Callable[[Path], None],
+) -> None:
+    """Have a folder written unless it is there; several processes may do so at once.
+
+    The folder is built beside ``root`` and renamed, so nobody sees half of it.
+
+    Args:
+        root: The folder; its parent is created.
+        marker: What decides the content. It is kept in the folder, as JSON.
+        is_whole: Whether a folder with the right marker misses nothing.
+        write: Fills a new folder.
+
+    Raises:
+        DatasetError: ``root`` holds something else, or cannot be written.
+    """
+    root = root.resolve()  # a link stays, what it points to is written
+
+    def is_complete() -> bool:
+        try:
+            return json.loads((root / _MARKER).read_bytes()) == marker and is_whole(root)
+        except (OSError, ValueError):
+            return False
+
+    if is_complete():
         return
     try:
         _refuse_foreign(root)
@@ -59,8 +94,9 @@ def generate_toy(root: str | Path, config: ToyConfig) -> None:
         building = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
         try:
             building.chmod(0o755)
-            _write_world(building, config)
-            _put_in_place(building, root, config)
+            write(building)
+            (building / _MARKER).write_text(json.dumps(marker, indent=2), encoding="ascii")
+            _put_in_place(building, root, is_complete)
         finally:
             shutil.rmtree(building, ignore_errors=True)
     except OSError as error:
@@ -75,7 +111,8 @@ def size_limits(image_size: int) -> tuple[float, float]:
     return (0.126 * image_size) ** 2, (0.209 * image_size) ** 2
 
 
-def _marker(config: ToyConfig) -> dict[str, Any]:
+def toy_marker(config: ToyConfig) -> dict[str, Any]:
+    """What decides the pictures of a toy world."""
     return {"version": _VERSION, **asdict(config)}
 
 
@@ -83,13 +120,8 @@ def _counts(config: ToyConfig) -> dict[str, int]:
     return dict(zip(SPLITS, (config.num_train, config.num_val, config.num_test), strict=True))
 
 
-def _is_complete(root: Path, config: ToyConfig) -> bool:
-    try:
-        if json.loads((root / _MARKER).read_bytes()) != _marker(config):
-            return False
-        counts = [len(os.listdir(root / split)) for split in SPLITS]
-    except (OSError, ValueError):
-        return False
+def _is_whole(root: Path, config: ToyConfig) -> bool:
+    counts = [len(os.listdir(root / split)) for split in SPLITS]
     return counts == list(_counts(config).values())
 
 
@@ -100,17 +132,17 @@ def _refuse_foreign(root: Path) -> None:
     if not root.is_dir() or any(root.iterdir()):
         raise DatasetError(
             f"dataset.root={str(root)!r} exists and is no toy world; "
-            "choose an empty or new folder for dataset.kind=toy"
+            "choose an empty or new folder for the toy world"
         )
 
 
-def _put_in_place(building: Path, root: Path, config: ToyConfig) -> None:
+def _put_in_place(building: Path, root: Path, is_complete: Callable[[], bool]) -> None:
     while True:
         try:
             os.replace(building, root)  # works where root is missing or empty
             return
         except OSError as error:
-            if _is_complete(root, config):  # another process was faster
+            if is_complete():  # another process was faster
                 return
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -122,7 +154,8 @@ def _put_in_place(building: Path, root: Path, config: ToyConfig) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_world(folder: Path, config: ToyConfig) -> None:
+def write_world(folder: Path, config: ToyConfig) -> None:
+    """Draw all images and write the annotations into an empty folder."""
     (folder / "annotations").mkdir()
     for split, count in _counts(config).items():
         (folder / split).mkdir()
@@ -133,7 +166,6 @@ def _write_world(folder: Path, config: ToyConfig) -> None:
         for name, content in (("instances", instances), ("captions", captions)):
             path = folder / "annotations" / f"{name}_{split}.json"
             path.write_text(json.dumps(content), encoding="ascii")
-    (folder / _MARKER).write_text(json.dumps(_marker(config), indent=2), encoding="ascii")
     logger.info("Drew the toy world: %s images", " + ".join(map(str, _counts(config).values())))
 
 

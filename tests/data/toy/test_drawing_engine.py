@@ -60,7 +60,7 @@ def test_it_is_an_inpainter_of_its_own(tmp_path: Path) -> None:
     # Literal, because it is part of every key.
     assert (drawing.id, drawing.revision, drawing.license) == ("toy_backgrounds", "1", "Apache-2.0")
     assert drawing.sha256 == hashlib.sha256(b"toy_backgrounds 1").hexdigest()
-    arguments = smoke(tmp_path, "toy_bgaug_expand", "inpainter.engine=toy_backgrounds")
+    arguments = smoke(tmp_path, "toy-expand", "inpainter.engine=toy_backgrounds")
     done = tool("generate", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "run" / "generate_report.json").read_text())

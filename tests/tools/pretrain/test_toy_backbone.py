@@ -20,7 +20,7 @@ from tools.pretrain.train_toy_backbone import detector_cfg, main
 
 
 def _cpu(folder: Path, *overrides: str) -> CfgNode:
-    experiment = experiment_of(*smoke(folder, "toy_baseline", *overrides))
+    experiment = experiment_of(*smoke(folder, "toy-baseline", *overrides))
     handle = register_dataset(experiment.dataset)
     return to_cfg(experiment, handle.train, handle.test, "cpu")
 
