@@ -31,7 +31,7 @@ TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory, tiny_coco_root: Path) -> VariantCache:
-    """One variant of each of the 50 training images, painted by tools/generate.py."""
+    """One variant of each of the 50 training images, painted by `bgaug paint`."""
     folder = tmp_path_factory.mktemp("tiny_coco")
     run_tool("generate.py", tiny_coco_root, folder, "benchmark=tiny_coco", "arm=replace")
     return VariantCache(str(folder / "cache"))

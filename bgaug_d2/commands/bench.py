@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -30,17 +31,17 @@ from bgaug_d2.runs.hydra_app import config_dir
 SIZES = fields(BenchmarkSize)
 
 
-def parse_arguments(argv: list[str] | None) -> BenchmarkOptions:
+def parse_arguments(argv: Sequence[str] | None) -> BenchmarkOptions:
     """The command line; a mistake ends the process with status 2."""
     defaults = BenchmarkOptions(configs=config_dir())
     parser = argparse.ArgumentParser(prog="bgaug bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} [all]")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} [all]")
     parser.add_argument(
         "--model",
         default=defaults.model,
         help=f"tiny, {', '.join(FULL_SIZE)}, or a folder [%(default)s]",
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto [%(default)s]")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="", help="[bfloat16 on a GPU]"
     )
@@ -48,6 +49,17 @@ def parse_arguments(argv: list[str] | None) -> BenchmarkOptions:
     parser.add_argument(
         "--coco", default="", help="a COCO folder for part hits [toy pictures of 640 px]"
     )
+    _add_sizes(parser, defaults)
+    given = vars(parser.parse_args(argv))
+    size = {each.name: given.pop(each.name) for each in SIZES}
+    size = {name: value for name, value in size.items() if value is not None}
+    given["parts"] = given["parts"] or PARTS
+    if given["device"] == "auto":
+        given["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    return replace(defaults, **given, size=replace(default_size(given["model"]), **size))
+
+
+def _add_sizes(parser: argparse.ArgumentParser, defaults: BenchmarkOptions) -> None:
     for each in SIZES:
         small, large = getattr(SMALL, each.name), getattr(LARGE, each.name)
         text = f"[{small}]" if small == large else f"[{small} with tiny, else {large}]"
@@ -74,14 +86,9 @@ def parse_arguments(argv: list[str] | None) -> BenchmarkOptions:
     parser.add_argument(
         "--out", type=Path, default=defaults.out, help="JSON file, and a plot [%(default)s]"
     )
-    given = vars(parser.parse_args(argv))
-    size = {each.name: given.pop(each.name) for each in SIZES}
-    size = {name: value for name, value in size.items() if value is not None}
-    given["parts"] = given["parts"] or PARTS
-    return replace(defaults, **given, size=replace(default_size(given["model"]), **size))
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run ``bgaug bench``."""
     options = parse_arguments(argv)
     try:

@@ -62,7 +62,7 @@ def read_entries(folders: Iterable[str]) -> dict[RecipeKey, list[CacheEntry]]:
                 by_key.setdefault(entry.key, entry)
     if not by_key:
         raise AuditError(
-            f"no picture in {', '.join(folders)}; tools/generate.py paints some into a cache"
+            f"no picture in {', '.join(folders)}; `bgaug paint` paints some into a cache"
         )
     groups: dict[RecipeKey, list[CacheEntry]] = defaultdict(list)
     # Sorted, because the order of a folder's listing differs between file systems.

@@ -80,7 +80,7 @@ def load_detector(
     """Load the detector of a training run, with the weights of its last checkpoint.
 
     Args:
-        run: Output folder of ``tools/train_net.py``.
+        run: Output folder of ``bgaug train``.
         device: ``cpu`` or ``cuda``.
         min_score: See ``MaskDetector``.
 
@@ -118,7 +118,7 @@ def load_detector(
 def _read_cfg(path: Path) -> CfgNode:
     if not path.is_file():
         raise AuditError(
-            f"{path} is missing; give a folder that tools/train_net.py has trained a detector in"
+            f"{path} is missing; give a folder that `bgaug train` has trained a detector in"
         )
     cfg = get_cfg()
     cfg.set_new_allowed(True)  # what a detector of the user's own may have

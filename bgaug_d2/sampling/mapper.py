@@ -129,7 +129,7 @@ class BackgroundAugMapper:
             raise MissError(
                 f"image {dataset_dict['image_id']!r} ({dataset_dict['file_name']}): variant "
                 f"{plan.variant} is not in the cache {self.cache.root} (key {plan.key}); paint it "
-                "first with tools/generate.py and the same settings, or set bgaug.on_miss to "
+                "first with `bgaug paint` and the same settings, or set bgaug.on_miss to "
                 "'original' or 'wait'"
             )
         if self.client is None:

@@ -115,7 +115,7 @@ def test_a_worker_that_does_not_exist(setup: Setup) -> None:
 
 
 def test_error_on_a_miss_says_what_to_do(setup: Setup) -> None:
-    with pytest.raises(MissError, match=r"image 7 .*7\.png.*variant 1 .*tools/generate\.py"):
+    with pytest.raises(MissError, match=r"image 7 .*7\.png.*variant 1 .*bgaug paint"):
         setup.mapper("error")(setup.draw)
 
 

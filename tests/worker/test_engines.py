@@ -15,7 +15,6 @@ from bgaug_d2.errors import ConfigError
 from bgaug_d2.worker.engines import ENGINES, check_inpainter, check_target, identify_inpainter
 
 
-
 def test_the_table_has_the_engines_that_the_settings_allow() -> None:
     assert tuple(ENGINES) == bgaug.ENGINES
 
