@@ -36,7 +36,7 @@ def worker_spec(
         "identity": asdict(painter.identity),
         "device": device,
         "dtype": painter.dtype,
-        "rows": worker.max_batch_rows,
+        "max_batch_rows": worker.max_batch_rows,
     }
     if worker.compile:  # the UNet is compiled for pictures of one size
         options["compile"] = settings.recipe.resolution

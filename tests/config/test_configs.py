@@ -135,9 +135,9 @@ CHANGES: dict[str, dict[str, object]] = {
     "alpha2": {},
     "alpha5": {},
     "alpha10": {},
-    "ladder_caption": {"prompt": "caption", "erosion_kernel": 1, "steps": "fixed"},
-    "ladder_clean": {"erosion_kernel": 1, "steps": "fixed"},
-    "ladder_erosion": {"steps": "fixed"},
+    "ladder_caption": {"prompt": "caption", "erosion_kernel": 1, "step_policy": "fixed"},
+    "ladder_clean": {"erosion_kernel": 1, "step_policy": "fixed"},
+    "ladder_erosion": {"step_policy": "fixed"},
 }
 
 

@@ -64,7 +64,7 @@ RLE_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "compressed, short": ({"counts": "Vd2"}, "add up to"),
     "compressed, torn": ({"counts": "Vd2`"}, "ends inside a number"),
     "compressed, bad letter": ({"counts": "Vd2 "}, "compressed RLE holds ' '"),
-    "compressed, not ASCII": ({"counts": "Vd2é"}, "no ASCII"),
+    "compressed, not ASCII": ({"counts": "Vd2é"}, "not ASCII"),
 }
 
 

@@ -95,7 +95,7 @@ def test_every_setting_of_a_recipe_changes_the_key() -> None:
     }
     settings = make_recipe().settings
     assert set(changed) | {"quality"} == set(vars(settings)), "a setting without a row here"
-    needed = {"fixed_T_hat": {"steps": "fixed"}}  # it means nothing without
+    needed = {"fixed_T_hat": {"step_policy": "fixed"}}  # it means nothing without
     digests = {
         make_recipe(**{name: value}, **needed.get(name, {})).digest
         for name, value in changed.items()

@@ -100,7 +100,7 @@ def test_the_toy_tables_differ_in_what_they_are_about() -> None:
 def test_the_ladder_adds_one_part_at_a_time(name: str, cells: tuple[str, ...]) -> None:
     recipes = [experiment_of_cell(name, cell).bgaug.recipe for cell in cells]
     for before, after, changed in zip(
-        recipes, recipes[1:], ("prompt", "erosion_kernel", "steps"), strict=False
+        recipes, recipes[1:], ("prompt", "erosion_kernel", "step_policy"), strict=False
     ):
         different = [key for key, value in vars(before).items() if value != vars(after)[key]]
         assert different == [changed]
