@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 import yaml
 
-from bgaug_d2.config.experiment import DatasetConfig, ExperimentConfig
+from bgaug_d2.config.experiment import CocoConfig, DatasetConfig, ExperimentConfig
 from bgaug_d2.config.parse import experiment_from_mapping
 from bgaug_d2.errors import ReportError
 
@@ -137,7 +137,9 @@ def num_images(dataset: DatasetConfig) -> int | None:
     """Training images by what is known of the public data sets, without reading any; else None."""
     if dataset.is_toy:
         count = dataset.toy.num_train
-    elif dataset.kind == "coco":
+    elif dataset.kind == "coco" and dataset.coco == replace(
+        CocoConfig(), percent=dataset.coco.percent, fold=dataset.coco.fold
+    ):
         count = int(_COCO_IMAGES * dataset.coco.percent / 100)
     elif dataset.kind == "voc":
         count = _VOC_MASK_IMAGES if dataset.voc.masks else _VOC_IMAGES

@@ -41,7 +41,7 @@ def to_markdown(plan: ResultsPlan, runs: Sequence[Run], facts: Mapping[str, str]
 
 def _how_to_read(plan: ResultsPlan) -> str:
     return (
-        f"Each cell of the experiment was to be trained with {len(plan.seeds)} seeds "
+        f"Each cell of the experiment was to be trained with {_count(len(plan.seeds), 'seed')} "
         f"({', '.join(map(str, plan.seeds))}). AP is COCO's, in percent, as the mean over seeds "
         f"with its {COVERAGE} interval (Student's t) in square brackets. A difference is the cell "
         "minus its baseline in percentage points, taken seed by seed over the seeds that both "
@@ -166,7 +166,11 @@ def _interval(interval: Interval, sign: str) -> str:
 
 
 def _fewer(count: int, runs: int, word: str) -> str:
-    return f" ({count} {word}{'' if count == 1 else 's'})" if count < runs else ""
+    return f" ({_count(count, word)})" if count < runs else ""
+
+
+def _count(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _p(p: float | None) -> str:

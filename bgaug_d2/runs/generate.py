@@ -32,7 +32,18 @@ from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import AnnotationError, ConfigError, ImageError, PromptError
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.painting.prepare import SKIP_REASONS
-from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
+from bgaug_d2.runs.announce import (
+    RATE_AFTER,
+    announce_pictures,
+    announce_rate,
+    announce_recipe,
+)
+from bgaug_d2.runs.generate_report import (
+    PaintingReport,
+    PictureOutcome,
+    announce_rest,
+    finish,
+)
 from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.sampling.from_cfg import digested, expanded, train_dicts
 from bgaug_d2.sampling.planner import DrawPlan, JobPlanner
@@ -45,7 +56,7 @@ from bgaug_d2.worker.start import painting_without_workers, painting_workers
 logger = logging.getLogger(__name__)
 
 # A dataset dict and the number of the variant to paint, from 1.
-Task = tuple[Mapping[str, Any], int]
+WantedPicture = tuple[Mapping[str, Any], int]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,13 +69,13 @@ _SCAN_THREADS = 8
 _IN_FLIGHT_PER_ROW = 2
 # Each is a thread with a connection to every process, and a process takes 512.
 _MAX_IN_FLIGHT = 400
-# A process that hangs is killed and started anew long before; one that is given up answers at once.
+# Long: a process that hangs is killed and restarted before, one that is given up answers at once.
 _DEADLINE_S = 3600.0
 
 
 def generate(
     experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None = None
-) -> Report:
+) -> PaintingReport:
     """Paint what is missing, or with ``dry_run`` only a small sample of it, and report.
 
     On several machines (``launch.num_machines``) each paints its share of the pictures.
@@ -79,7 +90,10 @@ def generate(
     """
     mode = experiment.bgaug.mode
     if not experiment.bgaug.paints:
-        raise ConfigError(f"bgaug.mode={mode} paints nothing; choose bgaug=replace or bgaug=expand")
+        raise ConfigError(
+            f"arm={experiment.arm} (bgaug.mode={mode}) paints nothing; choose an arm that does, "
+            "for example arm=replace or arm=expand"
+        )
     check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     model = model or identify_inpainter(experiment.inpainter)
     handle = register_dataset(experiment.dataset)
@@ -94,9 +108,12 @@ def generate(
     launch = experiment.launch
     tasks = list(planner.all_jobs(dataset_dicts))[launch.machine_rank :: launch.num_machines]
 
-    report = Report(len(tasks))
+    report = PaintingReport(len(tasks))
     missing = _look_up(tasks, _Painter(planner, augmentation.cache, None), report)
-    announce(missing, augmentation.cache.root, settings.cache.max_gb)
+    announce_recipe(settings, model[0])
+    root = augmentation.cache.root
+    sizes = [(each.source.height, each.source.width) for each in missing if each.source]
+    announce_pictures(sizes, len(tasks), root, settings.cache.max_gb)
     in_flight = _in_flight(settings.worker)
     sample = missing[:in_flight] if experiment.dry_run else missing
     if sample:
@@ -109,7 +126,7 @@ def generate(
             report.workers = workers.stats()
     report.counts["missing"] = report.total - report.counts.total()
     if experiment.dry_run:
-        estimate(missing, report)
+        announce_rest(len(missing), report)
     finish(report, experiment.output_dir)
     return report
 
@@ -124,31 +141,31 @@ class _Painter:
         self.cache = cache
         self.client = client
 
-    def look_up(self, task: Task) -> Outcome:
+    def look_up(self, task: WantedPicture) -> PictureOutcome:
         """``missing``, or what the cache has; the picture is verified."""
         dataset_dict, variant = task
         image = self._name(dataset_dict)
         try:
             plan = self.planner.plan_variant(dataset_dict, variant)
         except _TASK_FAULTS as error:
-            return Outcome("error", str(error), image)
+            return PictureOutcome("error", str(error), image)
         if plan.key is None:
             return _rejection(str(plan.reason), image)
         record = self.cache.get(plan.key)
         if record is None:
-            return Outcome("missing", image=image, plan=plan)
+            return PictureOutcome("missing", image=image, plan=plan)
         if isinstance(record, Rejection):
             return _rejection(record.reason, image)
-        return Outcome("cached")
+        return PictureOutcome("cached")
 
-    def paint(self, plan: DrawPlan) -> Outcome:
+    def paint(self, plan: DrawPlan) -> PictureOutcome:
         """Have it painted and wait."""
         if self.client is None:
             raise ValueError("this painter has no client; it can only look up")
         try:
             job = plan.job()
         except _TASK_FAULTS as error:
-            return Outcome("error", str(error), plan.source.file_name if plan.source else "")
+            return PictureOutcome("error", str(error), plan.source.file_name if plan.source else "")
         image = job.source.file_name
         reply = self.client.request(job, _DEADLINE_S)
         if reply.status == "done":
@@ -156,28 +173,30 @@ class _Painter:
         if reply.status == "rejected":
             return _rejection(reply.reason, image)
         kind = "unavailable" if reply.status == "unavailable" else "error"
-        return Outcome(kind, reply.reason or reply.status, image)
+        return PictureOutcome(kind, reply.reason or reply.status, image)
 
     def _name(self, dataset_dict: Mapping[str, Any]) -> str:
         return os.path.relpath(str(dataset_dict["file_name"]), self.planner.image_root)
 
-    def _painted(self, key: str, image: str) -> Outcome:
+    def _painted(self, key: str, image: str) -> PictureOutcome:
         record = self.cache.get(key, verify=False)
         if not isinstance(record, CacheEntry):
-            return Outcome("error", "it was painted but is not in the cache", image)
-        return Outcome("painted", num_bytes=int(record.sidecar["num_bytes"]))
+            return PictureOutcome("error", "it was painted but is not in the cache", image)
+        return PictureOutcome("painted", num_bytes=int(record.sidecar["num_bytes"]))
 
 
-def _rejection(reason: str, image: str) -> Outcome:
-    return Outcome("skipped" if reason in SKIP_REASONS else "rejected", reason, image)
+def _rejection(reason: str, image: str) -> PictureOutcome:
+    return PictureOutcome("skipped" if reason in SKIP_REASONS else "rejected", reason, image)
 
 
-def _look_up(tasks: Sequence[Task], painter: _Painter, report: Report) -> list[DrawPlan]:
-    """The plans of the pictures that are not in the cache, roughly in the order of the tasks."""
+def _look_up(
+    wanted: Sequence[WantedPicture], painter: _Painter, report: PaintingReport
+) -> list[DrawPlan]:
+    """The plans of the pictures that are not in the cache, roughly in their order."""
     missing = []
     with ThreadPoolExecutor(_SCAN_THREADS) as executor:
-        outcomes = _unordered(executor, painter.look_up, tasks, 16 * _SCAN_THREADS)
-        for outcome in _bar(outcomes, len(tasks), "looking up"):
+        outcomes = _unordered(executor, painter.look_up, wanted, 16 * _SCAN_THREADS)
+        for outcome in _bar(outcomes, len(wanted), "looking up"):
             if outcome.plan is None:
                 report.add(outcome)
             else:
@@ -185,7 +204,9 @@ def _look_up(tasks: Sequence[Task], painter: _Painter, report: Report) -> list[D
     return missing
 
 
-def _paint(plans: Sequence[DrawPlan], painter: _Painter, in_flight: int, report: Report) -> None:
+def _paint(
+    plans: Sequence[DrawPlan], painter: _Painter, in_flight: int, report: PaintingReport
+) -> None:
     executor = ThreadPoolExecutor(in_flight)
     began = time.monotonic()
     try:
@@ -194,6 +215,10 @@ def _paint(plans: Sequence[DrawPlan], painter: _Painter, in_flight: int, report:
         for outcome in _bar(outcomes, len(plans), "painting"):
             report.add(outcome)
             report.seconds = time.monotonic() - began
+            if outcome.kind == "painted" and report.counts["painted"] == RATE_AFTER:
+                # The progress bar shows the rate as well, but not the disk that the rest takes.
+                rest = len(plans) - RATE_AFTER
+                announce_rate(RATE_AFTER, report.seconds, report.num_bytes, rest)
             if outcome.kind == "unavailable":
                 logger.error("no painting process is left (%s); stopped", outcome.reason)
                 break
@@ -221,7 +246,7 @@ def _unordered(
         yield each.result()
 
 
-def _bar(outcomes: Iterable[Outcome], total: int, text: str) -> Iterator[Outcome]:
+def _bar(outcomes: Iterable[PictureOutcome], total: int, text: str) -> Iterator[PictureOutcome]:
     with logging_redirect_tqdm([logging.getLogger("bgaug_d2")]):
         yield from tqdm(outcomes, text, total, unit=" images", smoothing=0.05, dynamic_ncols=True)
 

@@ -1,34 +1,31 @@
-"""What became of the pictures that ``generate`` was to paint, and what the rest would take."""
+"""What became of the pictures that ``generate`` was to paint."""
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bgaug_d2.config.parse import plain
+from bgaug_d2.runs.announce import announce_rate
 from bgaug_d2.sampling.planner import DrawPlan
 
 logger = logging.getLogger(__name__)
 
-# PNG of photographs, fast compression; an estimate until some have been painted.
-_BYTES_PER_PIXEL = 2.0
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PictureOutcome:
     """What became of one picture.
 
     Attributes:
         kind: ``painted``, ``cached``, ``missing``, ``skipped`` (by a rule), ``rejected`` (by the
             quality rules), ``error`` or ``unavailable`` (no painting process is left).
-        reason: Of the last four.
+        reason: Why, for the last four kinds.
         image: File name of the source, relative to the data set's images.
         num_bytes: Size of the picture.
         plan: Of the picture, when it is ``missing``.
@@ -42,16 +39,16 @@ class Outcome:
 
 
 @dataclass
-class Report:
+class PaintingReport:
     """Counts over all pictures of an experiment, as ``generate_report.json`` has them.
 
     Attributes:
         total: Pictures that the experiment can ask for.
-        counts: By ``Outcome.kind``.
+        counts: By ``PictureOutcome.kind``.
         reasons: For ``skipped``, ``rejected`` and ``error``: by reason.
         examples: For each reason some file names.
         seconds: Spent painting.
-        num_bytes: Of the pictures painted now.
+        num_bytes: Size of the pictures painted now.
         workers: What the painting processes counted and measured; None if none was started.
     """
 
@@ -63,7 +60,7 @@ class Report:
     num_bytes: int = 0
     workers: dict[str, Any] | None = None
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: PictureOutcome) -> None:
         """Count one picture."""
         self.counts[outcome.kind] += 1
         self.num_bytes += outcome.num_bytes
@@ -91,46 +88,18 @@ class Report:
         return lines
 
 
-def announce(missing: Sequence[DrawPlan], folder: str, max_gb: float) -> None:
-    """Say what is to be done and what room it takes."""
-    pixels = sum(each.source.height * each.source.width for each in missing if each.source)
-    wanted, free = pixels * _BYTES_PER_PIXEL / 1e9, shutil.disk_usage(folder).free / 1e9
-    logger.info(
-        "%d pictures to paint into %s, about %.3g GB (%.3g GB are free)",
-        *(len(missing), folder, wanted, free),
-    )
-    if wanted > free:
-        logger.warning("the disk will be full before all are painted; bgaug.cache.dir moves it")
-    if max_gb and wanted > max_gb:
-        logger.warning(
-            "bgaug.cache.max_gb=%g is less than these pictures need: the oldest will be removed",
-            max_gb,
-        )
-
-
-def estimate(missing: Sequence[DrawPlan], report: Report) -> None:
+def announce_rest(missing: int, report: PaintingReport) -> None:
     """Say what the rest takes, going by the sample that a dry run has painted."""
+    painted = report.counts["painted"]
     if not missing:
         logger.info("dry run: nothing is missing")
-        return
-    painted = report.counts["painted"]
-    if not painted:
+    elif not painted:
         logger.info("dry run: time unknown, no picture of the sample was painted")
-        return
-    rest = len(missing) - painted
-    logger.info(
-        "dry run: %d were painted at %.2f images/s; the other %d take about %s and %.3g GB",
-        *(painted, report.images_per_s, rest),
-        *(_duration(rest / report.images_per_s), rest * report.num_bytes / painted / 1e9),
-    )
+    else:
+        announce_rate(painted, report.seconds, report.num_bytes, missing - painted)
 
 
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
-
-
-def finish(report: Report, output_dir: str) -> None:
+def finish(report: PaintingReport, output_dir: str) -> None:
     """Log the report and write ``generate_report.json``."""
     for line in report.lines():
         logger.info("%s", line)

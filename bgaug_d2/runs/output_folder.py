@@ -23,7 +23,8 @@ EVALUATION = "eval_only"  # subfolder of an evaluation's configuration
 
 # Keys and sections that decide no result: names and places, processes, patience.
 _DECIDE_NOTHING = (
-    *("benchmark", "arm", "suffix", "name", "output_dir", "resume", "eval_only", "dry_run"),
+    *("benchmark", "arm", "suffix", "name", "output_dir"),
+    *("resume", "eval_only", "dry_run", "tracking"),
     *("launch", "schedule.num_workers", "schedule.checkpoint_period", "schedule.eval_period"),
     *("bgaug.on_miss", "bgaug.look_ahead", "bgaug.worker", "bgaug.cache.dir"),
     *("bgaug.cache.max_gb", "inpainter.license", "inpainter.allow_toy_model"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -20,7 +21,9 @@ from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.data.breakdown import read_breakdowns
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import ConfigError
+from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.jobs.job import ModelIdentity
+from bgaug_d2.runs.announce import announce_recipe, announce_training
 from bgaug_d2.runs.launch import launch_training, resolve_device
 from bgaug_d2.runs.output_folder import PAINTING
 from bgaug_d2.runs.results import (
@@ -68,6 +71,9 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
         workers = None
         if paints:
             settings, inpainter = experiment.bgaug, experiment.inpainter
+            model = model or identify(inpainter)
+            announce_recipe(settings, model[0])
+            announce_training(settings, sum(len(DatasetCatalog.get(each)) for each in handle.train))
             logs = str(Path(experiment.output_dir) / PAINTING)
             workers = stack.enter_context(
                 painting_workers(settings, inpainter, handle.image_root, model, logs)

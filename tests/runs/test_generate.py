@@ -15,13 +15,18 @@ import pytest
 
 from bgaug_d2.cache.store import CacheEntry, VariantCache
 from bgaug_d2.config.experiment import ExperimentConfig
+from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.errors import ConfigError, WorkerStartError
 from bgaug_d2.runs import generate as module
+from bgaug_d2.runs.announce import announce_pictures, recipe_text
 from bgaug_d2.runs.generate import generate
-from bgaug_d2.runs.generate_report import Outcome, Report, announce, estimate, finish
+from bgaug_d2.runs.generate_report import (
+    PaintingReport,
+    PictureOutcome,
+    announce_rest,
+    finish,
+)
 from bgaug_d2.runs.train import run
-from bgaug_d2.sampling.planner import DrawPlan
-from tests.helpers.factories import make_source
 from tests.helpers.tool_runs import REPOSITORY, experiment_of, smoke, tool
 from tests.helpers.worker_parts import use_engine, wait_until
 
@@ -93,11 +98,13 @@ def test_a_dry_run_paints_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "_in_flight", lambda worker: 3)
-    with caplog.at_level("INFO", "bgaug_d2.runs.generate_report"):
+    with caplog.at_level("INFO", "bgaug_d2.runs"):
         report = generate(small(tmp_path, "dry_run=true"))
     assert dict(+report.counts) == {"painted": 3, "missing": 5}
     assert len(pictures(tmp_path)) == 3
-    assert "8 pictures to paint" in caplog.text
+    assert "Recipe: background painted at 64 px, clean prompt, adaptive steps" in caplog.text
+    assert "Inpainter: tiny" in caplog.text
+    assert "Pictures: 8 of 8 to paint" in caplog.text
     assert "3 were painted at" in caplog.text
     assert "the other 5 take about 0 min" in caplog.text
 
@@ -116,7 +123,7 @@ def test_images_without_room_are_skipped(tmp_path: Path) -> None:
     assert pictures(tmp_path) == []
 
 
-def test_workers_that_die_are_given_up_and_what_is_missing_is_told(tmp_path: Path) -> None:
+def test_workers_that_die_are_given_up_and_what_is_missing_is_counted(tmp_path: Path) -> None:
     dying = ["bgaug.recipe.prompt_text=exit", "bgaug.worker.advanced.max_restarts=1"]
     began = time.monotonic()
     report = generate(small(tmp_path, *dying, "bgaug.worker.advanced.backoff_s=0.01"))
@@ -177,10 +184,10 @@ def test_few_items_are_submitted_at_once() -> None:
 
 
 def test_reasons_are_counted_with_examples() -> None:
-    report = Report(6)
+    report = PaintingReport(6)
     for image in "abcde":
-        report.add(Outcome("error", "it is broken", image))
-    report.add(Outcome("skipped", "crowd", "f"))
+        report.add(PictureOutcome("error", "it is broken", image))
+    report.add(PictureOutcome("skipped", "crowd", "f"))
     assert report.reasons["error"]["it is broken"] == 5
     assert report.examples["it is broken"] == ["a", "b", "c"]
     lines = report.lines()
@@ -189,23 +196,56 @@ def test_reasons_are_counted_with_examples() -> None:
 
 
 def test_the_estimate_of_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    plan = DrawPlan(1, source=make_source(height=1000, width=1000))
-    with caplog.at_level("INFO", "bgaug_d2.runs.generate_report"):
-        announce([plan] * 1000, str(tmp_path), max_gb=1.0)
-    assert "1000 pictures to paint" in caplog.text
+    with caplog.at_level("INFO", "bgaug_d2.runs.announce"):
+        announce_pictures([(1000, 1000)] * 1000, 1200, str(tmp_path), max_gb=1.0)
+    assert "1000 of 1200 to paint" in caplog.text
     assert "about 2 GB" in caplog.text
     assert "bgaug.cache.max_gb=1 is less" in caplog.text
 
 
 def test_the_estimate_of_time(caplog: pytest.LogCaptureFixture) -> None:
-    report = Report(7210)
+    report = PaintingReport(7210)
     report.counts["painted"], report.seconds, report.num_bytes = 10, 10.0, 10_000_000
-    plan = DrawPlan(1, source=make_source(height=10, width=10))
-    with caplog.at_level("INFO", "bgaug_d2.runs.generate_report"):
-        estimate([plan] * 7210, report)
-        estimate([plan], Report(1))
+    with caplog.at_level("INFO", "bgaug_d2.runs"):
+        announce_rest(7210, report)
+        announce_rest(1, PaintingReport(1))
+        announce_rest(0, PaintingReport(1))
     assert "the other 7200 take about 2 h 0 min and 7.2 GB" in caplog.text
     assert "time unknown" in caplog.text
+    assert "nothing is missing" in caplog.text
+
+
+def test_the_rate_of_the_first_pictures_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "RATE_AFTER", 2)
+    with caplog.at_level("INFO", "bgaug_d2.runs"):
+        generate(small(tmp_path, "bgaug.variants=3"))
+    assert "Estimate: 2 were painted at" in caplog.text
+    assert "the other 10 take about" in caplog.text
+
+
+def test_a_training_that_paints_says_so_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(small(tmp_path))
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "Recipe: background painted at 64 px" in log
+    assert "Pictures: up to 8 (4 images x 2)" in log
+
+
+def test_a_recipe_on_one_line() -> None:
+    assert recipe_text(RecipeConfig()) == (
+        "background painted at 512 px, clean prompt, adaptive steps (T = 25, D = 0.5), "
+        "guidance 7.5, erosion 7 px, objects pasted back"
+    )
+    other = RecipeConfig(
+        step_policy="fixed", erosion_kernel=1, paste_back=False, prompt="class_names"
+    )
+    assert recipe_text(other) == (
+        "background painted at 512 px, class names prompt, all 25 steps, guidance 7.5, "
+        "no erosion, objects not pasted back"
+    )
 
 
 @pytest.mark.slow
@@ -246,12 +286,12 @@ def _workers_of(folder: Path) -> list[str]:
 
 def test_the_report_of_a_painting_keeps_what_earlier_calls_painted(tmp_path: Path) -> None:
     for painted in (3, 0, 2):
-        report = Report(5)
+        report = PaintingReport(5)
         report.counts["painted"] = painted
         finish(report, str(tmp_path))
     content = json.loads((tmp_path / "generate_report.json").read_text())
     assert content["counts"] == {"painted": 2}
     assert [each["counts"]["painted"] for each in content["earlier"]] == [3]
     (tmp_path / "generate_report.json").write_text("[1")
-    finish(Report(5), str(tmp_path))
+    finish(PaintingReport(5), str(tmp_path))
     assert json.loads((tmp_path / "generate_report.json").read_text())["earlier"] == []
