@@ -27,9 +27,9 @@ from bgaug_d2.worker.painter_info import PainterInfo
 from bgaug_d2.worker.protocol import WorkerSpec
 from bgaug_d2.worker.specs import worker_spec
 from bgaug_d2.worker.start import painting_workers
-from tests.helpers.dicts import make_dicts, paint
+from tests.helpers.dataset_dicts import make_dicts, paint
 from tests.helpers.factories import MODEL
-from tests.helpers.worker_parts import use_engine
+from tests.helpers.worker_site import use_engine
 
 SIZE = 6
 NAME = "build_train"

@@ -20,7 +20,7 @@ from bgaug_d2.config.comparison import CopyPasteConfig
 from bgaug_d2.errors import ConfigError, DatasetError
 from bgaug_d2.pixels.masks import mask_to_rle
 from bgaug_d2.pixels.polygons import mask_to_polygons
-from tests.helpers.dicts import XYWH_ABS, annotation, make_dict
+from tests.helpers.dataset_dicts import XYWH_ABS, annotation, make_dict
 from tests.helpers.factories import noise
 
 H, W = 40, 56

@@ -35,10 +35,10 @@ from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.training.detectron2_cfg import to_cfg
 from bgaug_d2.training.loader import training_loader
 from bgaug_d2.worker.painter_info import PainterInfo
-from tests.helpers.dicts import annotation, coco_dicts, make_dict
+from tests.helpers.dataset_dicts import annotation, coco_dicts, make_dict
 from tests.helpers.factories import MODEL
-from tests.helpers.loader_parts import sampler_of
-from tests.helpers.mapper_parts import Setup
+from tests.helpers.index_loaders import sampler_of
+from tests.helpers.mapper_setup import Setup
 from tests.helpers.tool_runs import experiment_of, smoke
 
 Sample = dict[str, Any]

@@ -16,7 +16,7 @@ from bgaug_d2.benchmarks.training import measure_training
 from bgaug_d2.config.experiment import DatasetConfig, ToyConfig
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.sampling.counted_loader import CountedLoader
-from tests.helpers.inpaint_parts import make_request
+from tests.helpers.tiny_models import make_request
 from tests.helpers.tool_runs import experiment_of, smoke
 
 

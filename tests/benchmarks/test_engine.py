@@ -18,7 +18,7 @@ from bgaug_d2.benchmarks.engine import (
 )
 from bgaug_d2.benchmarks.hardware import count_flops
 from bgaug_d2.commands.bench import main
-from tests.helpers.inpaint_parts import tiny_folder, tiny_loaded
+from tests.helpers.tiny_models import tiny_folder, tiny_loaded
 
 SIZE = BenchmarkSize(images=3, resolution=64, num_inference_steps=3, max_batch_rows=4, repeats=1)
 

@@ -20,7 +20,7 @@ from bgaug_d2.errors import AnnotationError, CacheError
 from bgaug_d2.jobs.parse import objects_from_annotations
 from bgaug_d2.pixels.object_masks import object_masks
 from bgaug_d2.sampling.expand import eligible, expand_dataset
-from tests.helpers.dicts import annotation, bare_dicts, coco_dicts
+from tests.helpers.dataset_dicts import annotation, bare_dicts, coco_dicts
 
 
 def boxed(width: float, image_id: int = 1, **fields: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from bgaug_d2.cache import store as cache_module
 from bgaug_d2.cache import upkeep as cache_upkeep
 from bgaug_d2.cache.sidecar_bytes import CorruptEntryError, decode_sidecar
 from bgaug_d2.cache.store import CacheEntry, VariantCache
-from tests.helpers.cache_parts import KEY, OTHER, SIDECAR, entry_of, forge, key, sidecar_file
+from tests.helpers.cache_keys import KEY, OTHER, SIDECAR, entry_of, forge, key, sidecar_file
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from bgaug_d2.cache import files as cache_files
 from bgaug_d2.cache import upkeep as cache_upkeep
 from bgaug_d2.cache.store import CacheEntry, VariantCache
 
-HARNESS = Path(__file__).parents[1] / "helpers" / "cache_harness.py"
+HARNESS = Path(__file__).parents[1] / "helpers" / "cache_torture.py"
 NOT_PERMITTED = 77
 KEY = "a" * 64
 

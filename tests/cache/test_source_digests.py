@@ -17,7 +17,7 @@ from bgaug_d2.errors import CacheError
 from bgaug_d2.jobs.digests import digest_file
 from bgaug_d2.jobs.job import objects_digest
 from bgaug_d2.jobs.parse import objects_from_annotations
-from tests.helpers.dicts import annotation, make_dict, make_dicts, make_planner
+from tests.helpers.dataset_dicts import annotation, make_dict, make_dicts, make_planner
 
 Dicts = list[dict[str, Any]]
 

@@ -16,7 +16,7 @@ from bgaug_d2.cache import files as cache_files
 from bgaug_d2.cache.store import Rejection, VariantCache
 from bgaug_d2.errors import CacheError
 from bgaug_d2.jobs.digests import canonical_json
-from tests.helpers.cache_parts import KEY, OTHER, SIDECAR, age, entry_of, key, sidecar_file
+from tests.helpers.cache_keys import KEY, OTHER, SIDECAR, age, entry_of, key, sidecar_file
 
 
 @pytest.fixture

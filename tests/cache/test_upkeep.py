@@ -11,7 +11,7 @@ import pytest
 
 from bgaug_d2.cache import upkeep as cache_upkeep
 from bgaug_d2.cache.store import VariantCache
-from tests.helpers.cache_parts import KEY, OTHER, age, entry_of, key, sidecar_file
+from tests.helpers.cache_keys import KEY, OTHER, age, entry_of, key, sidecar_file
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.helpers.worker_parts import Site, wait_until  # noqa: E402
+from tests.helpers.worker_site import Site, wait_until  # noqa: E402
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from bgaug_d2.inpaint.model.load import InpaintModel, load_model
 from bgaug_d2.painting.finish import finish
 from bgaug_d2.painting.prepare import prepare
 from tests.helpers.factories import make_job, objects_of, source_of, tiny_coco
-from tests.helpers.inpaint_parts import IDENTITY, drain, make_request, tiny_folder
+from tests.helpers.tiny_models import IDENTITY, drain, make_request, tiny_folder
 
 
 def _options(**changes: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from bgaug_d2.inpaint.denoise.latent_cache import LatentCache
 from bgaug_d2.inpaint.denoise.trajectory import start_trajectory
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.load import InpaintModel
-from tests.helpers.inpaint_parts import (
+from tests.helpers.tiny_models import (
     drain,
     make_image,
     make_request,

@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from bgaug_d2.inpaint.denoise.compiled_unet import compiled
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.load import InpaintModel, load_model
-from tests.helpers.inpaint_parts import (
+from tests.helpers.tiny_models import (
     IDENTITY,
     drain,
     make_image,

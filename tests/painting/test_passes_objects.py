@@ -23,7 +23,7 @@ from bgaug_d2.pixels import masks
 from bgaug_d2.pixels.encode import encode_picture
 from bgaug_d2.pixels.object_masks import object_masks
 from tests.helpers.factories import make_job, make_object, noise, source_of, write_image
-from tests.helpers.inpaint_parts import drain, tiny_loaded
+from tests.helpers.tiny_models import drain, tiny_loaded
 
 CREATED = "2026-01-02T03:04:05Z"
 APART = (make_object((2, 2, 20, 16)), make_object((40, 20, 12, 20)))

@@ -28,7 +28,7 @@ from bgaug_d2.runs.generate_report import (
 )
 from bgaug_d2.runs.train import run
 from tests.helpers.tool_runs import REPOSITORY, experiment_of, smoke, tool
-from tests.helpers.worker_parts import use_engine, wait_until
+from tests.helpers.worker_site import use_engine, wait_until
 
 
 def small(folder: Path, *overrides: str) -> ExperimentConfig:

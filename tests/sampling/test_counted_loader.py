@@ -19,7 +19,7 @@ from bgaug_d2.sampling.lookahead import LookAhead
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.sampling.outcomes import OUTCOMES
 from bgaug_d2.sampling.visit_sampler import VisitSampler
-from tests.helpers.dicts import (
+from tests.helpers.dataset_dicts import (
     FakeClient,
     bare_dicts,
     make_dicts,
@@ -27,7 +27,15 @@ from tests.helpers.dicts import (
     paint,
     reading_mapper,
 )
-from tests.helpers.loader_parts import SIZE, Batch, draws_of, loader_of, sampler_of, take, unchanged
+from tests.helpers.index_loaders import (
+    SIZE,
+    Batch,
+    draws_of,
+    loader_of,
+    sampler_of,
+    take,
+    unchanged,
+)
 
 
 def half_painted(root: Path, dicts: Batch) -> BackgroundAugMapper:

@@ -15,8 +15,16 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bgaug_d2.sampling.loader import VisitedDataset, build_train_loader
 from bgaug_d2.sampling.visit_sampler import VisitSampler
-from tests.helpers.dicts import bare_dicts
-from tests.helpers.loader_parts import SIZE, Ranks, draws_of, loader_of, sampler_of, take, unchanged
+from tests.helpers.dataset_dicts import bare_dicts
+from tests.helpers.index_loaders import (
+    SIZE,
+    Ranks,
+    draws_of,
+    loader_of,
+    sampler_of,
+    take,
+    unchanged,
+)
 
 
 @pytest.fixture

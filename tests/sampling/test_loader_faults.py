@@ -26,8 +26,8 @@ from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.sampling.visit_sampler import VisitSampler
 from bgaug_d2.worker.client import WorkerClient
 from bgaug_d2.worker.pool import WorkerPool
-from tests.helpers.dicts import make_dicts, make_planner, reading_mapper
-from tests.helpers.worker_parts import Site
+from tests.helpers.dataset_dicts import make_dicts, make_planner, reading_mapper
+from tests.helpers.worker_site import Site
 
 IMAGES, BATCH, ITERATIONS = 6, 3, 30
 

@@ -17,7 +17,7 @@ from bgaug_d2.jobs.job import InpaintJob
 from bgaug_d2.sampling.lookahead import LookAhead
 from bgaug_d2.sampling.planner import JobPlanner
 from bgaug_d2.worker.protocol import Reply
-from tests.helpers.dicts import FakeClient, make_dicts, make_planner, paint
+from tests.helpers.dataset_dicts import FakeClient, make_dicts, make_planner, paint
 
 COUNT = 5
 

@@ -16,8 +16,8 @@ from PIL import Image
 from bgaug_d2.errors import ConfigError, MissError, PlanError
 from bgaug_d2.sampling.mapper import BackgroundAugMapper, MapperError
 from bgaug_d2.worker.client import WorkerClient
-from tests.helpers.dicts import FakeClient, make_planner, paint, reading_mapper
-from tests.helpers.mapper_parts import Sample, Setup
+from tests.helpers.dataset_dicts import FakeClient, make_planner, paint, reading_mapper
+from tests.helpers.mapper_setup import Sample, Setup
 
 
 @pytest.fixture

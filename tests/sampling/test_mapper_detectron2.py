@@ -13,8 +13,8 @@ from PIL import Image
 
 from bgaug_d2.cache.store import VariantCache
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
-from tests.helpers.dicts import coco_dicts, make_planner, paint
-from tests.helpers.mapper_parts import Sample, Setup
+from tests.helpers.dataset_dicts import coco_dicts, make_planner, paint
+from tests.helpers.mapper_setup import Sample, Setup
 
 
 def detectron2_mapper(**options: Any) -> Callable[[Sample], Sample]:

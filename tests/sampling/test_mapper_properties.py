@@ -15,7 +15,7 @@ from bgaug_d2.pixels.read import read_image
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.sampling.outcomes import OUTCOMES
 from bgaug_d2.worker.protocol import STATUSES, Reply
-from tests.helpers.dicts import make_dict, make_planner, paint, reading_mapper, recoloured
+from tests.helpers.dataset_dicts import make_dict, make_planner, paint, reading_mapper, recoloured
 
 FAULTS = st.sampled_from([OSError("io"), MemoryError(), ValueError("v"), KeyError("k"), EOFError()])
 REASONS = st.sampled_from(["flat", "unchanged", "no_objects", "small_background", "crowd", "", "?"])

@@ -17,7 +17,7 @@ from bgaug_d2.errors import AnnotationError, ImageError, PlanError, PromptError
 from bgaug_d2.jobs.job import InpaintJob
 from bgaug_d2.sampling import planner as planner_module
 from bgaug_d2.sampling.planner import DrawPlan, JobPlanner, skip_reason
-from tests.helpers.dicts import annotation, coco_dicts, make_dict, make_planner
+from tests.helpers.dataset_dicts import annotation, coco_dicts, make_dict, make_planner
 from tests.helpers.factories import make_recipe
 
 CROWD = {"iscrowd": 1, "segmentation": {"size": [24, 32], "counts": [100, 50, 618]}}
@@ -366,7 +366,7 @@ def test_pickling_changes_nothing(tmp_path: Path, one: dict[str, Any]) -> None:
 
 def test_plans_are_the_same_in_every_process(tmp_path: Path, one: dict[str, Any]) -> None:
     program = (
-        "import json, sys; from pathlib import Path; from tests.helpers.dicts import make_planner\n"
+        "import json, sys; from pathlib import Path; from tests.helpers.dataset_dicts import make_planner\n"
         "one = json.loads(sys.argv[2]); planner = make_planner(Path(sys.argv[1]), p=0.5)\n"
         "plans = [planner.plan({**one, 'bgaug_visit': v}) for v in range(20)]\n"
         "print([(p.variant, p.key) for p in plans])"

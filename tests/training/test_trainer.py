@@ -23,7 +23,7 @@ from bgaug_d2.training.loader import next_iteration, training_loader
 from bgaug_d2.training.trainer import BgAugTrainer, build_optimizer
 from tests.helpers.data_trees import write_voc
 from tests.helpers.tool_runs import experiment_of, smoke
-from tests.helpers.worker_parts import use_engine
+from tests.helpers.worker_site import use_engine
 
 
 def results_of(experiment: ExperimentConfig) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from bgaug_d2.jobs.job import InpaintJob
 from bgaug_d2.worker.client import WorkerClient
 from bgaug_d2.worker.protocol import STARTED, Reply, encode_frame, receive_frame
 from tests.helpers.factories import make_job
-from tests.helpers.worker_parts import wait_until
+from tests.helpers.worker_site import wait_until
 
 Message = dict[str, Any]
 DONE: Message = {"status": "done", "reason": ""}

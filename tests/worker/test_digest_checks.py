@@ -19,8 +19,8 @@ from bgaug_d2.worker.protocol import Reply
 from bgaug_d2.worker.server import JobServer
 from tests.helpers.factories import MODEL
 from tests.helpers.fake_engines import FakeEngine
-from tests.helpers.mapper_parts import Setup
-from tests.helpers.worker_parts import Site
+from tests.helpers.mapper_setup import Setup
+from tests.helpers.worker_site import Site
 
 DONE = Reply("done")
 

@@ -23,7 +23,7 @@ from bgaug_d2.errors import WorkerStartError
 from bgaug_d2.worker.pool import WorkerPool
 from bgaug_d2.worker.protocol import Reply
 from tests.helpers.factories import make_object
-from tests.helpers.worker_parts import Site, wait_until
+from tests.helpers.worker_site import Site, wait_until
 
 DONE = Reply("done")
 # Far above what stopping takes on a busy machine; where a test uses it, the fault takes longer.

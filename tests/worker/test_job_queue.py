@@ -11,7 +11,7 @@ from bgaug_d2.painting.engine_interface import PaintResult
 from bgaug_d2.worker.job_queue import JobQueue, Task
 from bgaug_d2.worker.protocol import STARTED, Reply
 from tests.helpers.factories import make_job, make_source
-from tests.helpers.worker_parts import wait_until
+from tests.helpers.worker_site import wait_until
 
 Waiter = SimpleQueue[dict[str, Any]]
 DONE = Reply("done")

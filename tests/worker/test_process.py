@@ -32,7 +32,7 @@ from bgaug_d2.worker.protocol import Reply, encode_frame, receive_frame
 from bgaug_d2.worker.server import JobServer
 from tests.helpers.factories import MODEL, make_object, make_source, write_image
 from tests.helpers.fake_engines import FakeEngine
-from tests.helpers.worker_parts import Site, wait_until
+from tests.helpers.worker_site import Site, wait_until
 
 DONE = Reply("done")
 

@@ -15,7 +15,7 @@ from bgaug_d2.data.toy.drawing_engine import build_drawing_engine, identify_draw
 from bgaug_d2.errors import ConfigError
 from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.worker.start import painting_without_workers, painting_workers
-from tests.helpers.inpaint_parts import make_request
+from tests.helpers.tiny_models import make_request
 from tests.helpers.tool_runs import smoke, tool
 
 

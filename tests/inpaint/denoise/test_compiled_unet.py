@@ -12,7 +12,7 @@ import torch
 from bgaug_d2.inpaint.denoise.compiled_unet import CompiledUnet, compiled
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.load import InpaintModel, load_model
-from tests.helpers.inpaint_parts import (
+from tests.helpers.tiny_models import (
     IDENTITY,
     drain,
     make_request,

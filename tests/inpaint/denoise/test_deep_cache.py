@@ -13,7 +13,7 @@ from bgaug_d2.inpaint.denoise.deep_cache import cached_step, full_step
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.identity import TINY_MODEL
 from bgaug_d2.inpaint.model.load import InpaintModel, load_model
-from tests.helpers.inpaint_parts import IDENTITY, make_request, tiny_loaded, with_unet
+from tests.helpers.tiny_models import IDENTITY, make_request, tiny_loaded, with_unet
 
 
 def batch(model: InpaintModel) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from bgaug_d2.inpaint.denoise.vae import decode, encode
 from bgaug_d2.inpaint.model.load import InpaintModel
 from bgaug_d2.painting.engine_interface import PaintRequest
 from bgaug_d2.pixels.masks import latent_background_mask
-from tests.helpers.inpaint_parts import (
+from tests.helpers.tiny_models import (
     denoise,
     make_image,
     make_mask,

@@ -15,7 +15,7 @@ from bgaug_d2.errors import ModelError
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.load import load_model
 from bgaug_d2.inpaint.model.prompt_encoder import PromptEncoder
-from tests.helpers.inpaint_parts import IDENTITY, drain, make_request, tiny_folder, tiny_loaded
+from tests.helpers.tiny_models import IDENTITY, drain, make_request, tiny_folder, tiny_loaded
 
 
 @pytest.fixture

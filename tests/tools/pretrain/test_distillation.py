@@ -10,7 +10,7 @@ import torch
 from bgaug_d2.inpaint.denoise.dpm_solver import advance, solver_table
 from bgaug_d2.inpaint.model.identity import TINY_MODEL
 from bgaug_d2.inpaint.model.load import InpaintModel, load_model
-from tests.helpers.inpaint_parts import IDENTITY
+from tests.helpers.tiny_models import IDENTITY
 from tools.pretrain.distil_tiny_inpainter import main
 from tools.pretrain.distillation import (
     SPACING,

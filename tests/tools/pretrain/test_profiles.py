@@ -12,7 +12,7 @@ from bgaug_d2.data.toy.backgrounds import BACKGROUNDS
 from bgaug_d2.inpaint.engine import Engine
 from bgaug_d2.inpaint.model.identity import TINY_MODEL
 from bgaug_d2.inpaint.model.load import load_model
-from tests.helpers.inpaint_parts import IDENTITY
+from tests.helpers.tiny_models import IDENTITY
 from tools.pretrain import assess, profiles
 from tools.pretrain.profiles import PROFILES, measure_profiles
 

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from bgaug_d2.sampling.loader import build_train_loader
 from bgaug_d2.sampling.visit_sampler import Grouping, VisitSampler
-from tests.helpers.dicts import bare_dicts
+from tests.helpers.dataset_dicts import bare_dicts
 
 SIZE = 11
 Batch = list[dict[str, Any]]

@@ -14,7 +14,7 @@ from bgaug_d2.pixels.read import read_image
 from bgaug_d2.sampling.mapper import BackgroundAugMapper
 from bgaug_d2.sampling.outcomes import OUTCOMES
 from bgaug_d2.sampling.planner import JobPlanner
-from tests.helpers.dicts import make_dict, make_planner, paint, reading_mapper, recoloured
+from tests.helpers.dataset_dicts import make_dict, make_planner, paint, reading_mapper, recoloured
 
 Sample = dict[str, Any]
 
