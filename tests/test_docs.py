@@ -106,6 +106,8 @@ def _hydra_lines(code: str) -> Iterator[tuple[tuple[str, ...], str]]:
         overrides = [word for word in words if "=" in word and not word.startswith("-")]
         if "-m" in words:
             overrides = [word.partition(",")[0] for word in overrides]
+        # arm=NAME stands for any arm.
+        overrides = [word for word in overrides if word.partition("=")[2] != "NAME"]
         yield tuple(overrides), line
 
 

@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.errors import ConfigError
 
+_LONG_NAME = 8  # letters; a shorter name is too often another one with a letter missing
 OPTS = "detector.opts"  # the one section whose keys are Detectron2's
 
 
@@ -37,18 +38,25 @@ def unknown_key(key: str, valid: Sequence[str]) -> ConfigError:
 def did_you_mean(given: str, valid: Sequence[str]) -> str:
     """``; did you mean ...?`` with up to three names, or nothing.
 
-    The right name in the wrong section comes alone; else the nearest by the whole path and by last
-    component.
+    A long name that lies in another section comes alone. Others are the nearest by last component
+    and by the whole path.
     """
     last = {each: each.rpartition(".")[2] for each in valid}
     wanted = given.rpartition(".")[2]
-    nearest = [each for each in valid if last[each] == wanted]
-    if not nearest:
-        nearest = difflib.get_close_matches(given, valid, n=3, cutoff=0.6)
+    names = [each for each in valid if last[each] == wanted]
+    # A short name such as `mode` may be another one (`model`) that lost a letter.
+    if not names or len(wanted) < _LONG_NAME:
+        names += difflib.get_close_matches(given, valid, n=3, cutoff=0.6)
         alike = difflib.get_close_matches(wanted, set(last.values()), n=1, cutoff=0.7)
-        nearest += [each for each in valid if last[each] in alike]
-    names = list(dict.fromkeys(nearest))[:3]
+        names += [each for each in valid if last[each] in alike]
+    names = list(dict.fromkeys(names))[:3]
     return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def nearest_of(given: str, valid: Sequence[str]) -> str:
+    """``did_you_mean`` followed by all valid names, for short lists of choices."""
+    hint = did_you_mean(given, valid)
+    return f"{hint} There are {', '.join(valid)}" if hint else f"; there are {', '.join(valid)}"
 
 
 def join(path: str, key: object) -> str:

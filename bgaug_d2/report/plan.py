@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bgaug_d2.config.parse import did_you_mean
+from bgaug_d2.config.parse import nearest_of
 from bgaug_d2.errors import ReportError
 from bgaug_d2.report.runs import BACKGROUNDS
 
@@ -182,6 +182,5 @@ def find_plan(name: str) -> Path:
     if Path(name).is_file():
         return Path(name)
     raise ReportError(
-        f"there is no plan {name!r}{did_you_mean(name, known)} There are {', '.join(known)}; "
-        "or give the path of a plan"
+        f"there is no plan {name!r}{nearest_of(name, known)}; or give the path of a plan"
     )

@@ -24,8 +24,8 @@ import bgaug_d2
 from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.config.parse import (
     OPTS,
-    did_you_mean,
     experiment_from_mapping,
+    nearest_of,
     unknown_key,
     valid_keys,
 )
@@ -212,7 +212,4 @@ def _check_group_choice(group: str, value: str, choices: Sequence[str]) -> None:
         if name == "null":  # Hydra answers this with a traceback
             raise ConfigError(f"{group}=null is not allowed; to leave the group out write ~{group}")
         if name not in choices:
-            raise ConfigError(
-                f"{group}={name} does not exist{did_you_mean(name, choices)}"
-                f" There are {', '.join(choices)}"
-            )
+            raise ConfigError(f"{group}={name} does not exist{nearest_of(name, choices)}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bgaug_d2.config.experiment import ExperimentConfig
-from bgaug_d2.config.parse import did_you_mean
+from bgaug_d2.config.parse import nearest_of
 from bgaug_d2.errors import ReportError
 from bgaug_d2.report.commands import run_arguments
 from bgaug_d2.report.plan import PlannedAudit, PlannedCell, ResultsPlan
@@ -105,8 +105,7 @@ def checked_cells(plan: ResultsPlan, cells: Sequence[str]) -> list[str]:
     for cell in cells:
         if cell not in plan.cells:
             raise ReportError(
-                f"plan {plan.name} has no cell {cell!r}{did_you_mean(cell, list(plan.cells))} "
-                f"There are {', '.join(plan.cells)}"
+                f"plan {plan.name} has no cell {cell!r}{nearest_of(cell, list(plan.cells))}"
             )
     return list(cells)
 

@@ -107,7 +107,7 @@ ANNOTATIONS: dict[str, Annotation] = {
     "compressed RLE, unfinished": Annotation(encoded("61X13mN000`"), "inside a number"),
     "compressed RLE, endless number": Annotation(encoded("o" * 5000), "too long a number"),
     "compressed RLE, other characters": Annotation(encoded("\x01\x7f !"), "at position 0"),
-    "compressed RLE, not ASCII": Annotation(encoded("\u2603"), "no ASCII"),
+    "compressed RLE, not ASCII": Annotation(encoded("\u2603"), "not ASCII"),
     "compressed RLE, empty": Annotation(encoded(""), "add up to 0"),
 }
 
