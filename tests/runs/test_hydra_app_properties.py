@@ -32,9 +32,11 @@ def test_a_key_with_one_letter_wrong_is_found(key: str, data: st.DataObject) -> 
     assert key in str(caught.value).partition("did you mean")[2]
 
 
+# YAML reads control characters and line separators as line breaks.
+TEXT = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=8)
 experiments = st.builds(
     ExperimentConfig,
-    name=st.text(max_size=8),
+    name=TEXT,
     seed=st.integers(0, 2**31 - 1),
     schedule=st.builds(
         ScheduleConfig,
@@ -48,7 +50,7 @@ experiments = st.builds(
         recipe=st.builds(
             RecipeConfig,
             prompt=st.just("scene"),
-            scenes=st.lists(st.text(max_size=8), min_size=1, max_size=2),
+            scenes=st.lists(TEXT, min_size=1, max_size=2),
         ),
     ),
 )
