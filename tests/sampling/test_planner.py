@@ -366,7 +366,8 @@ def test_pickling_changes_nothing(tmp_path: Path, one: dict[str, Any]) -> None:
 
 def test_plans_are_the_same_in_every_process(tmp_path: Path, one: dict[str, Any]) -> None:
     program = (
-        "import json, sys; from pathlib import Path; from tests.helpers.dataset_dicts import make_planner\n"
+        "import json, sys; from pathlib import Path\n"
+        "from tests.helpers.dataset_dicts import make_planner\n"
         "one = json.loads(sys.argv[2]); planner = make_planner(Path(sys.argv[1]), p=0.5)\n"
         "plans = [planner.plan({**one, 'bgaug_visit': v}) for v in range(20)]\n"
         "print([(p.variant, p.key) for p in plans])"
