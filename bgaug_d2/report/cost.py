@@ -76,7 +76,8 @@ def paint_key(experiment: ExperimentConfig) -> str:
     ]
     work += [recipe.deepcache_interval]
     guidance = [recipe.guidance_scale > 1, recipe.guidance_interval]
-    return json.dumps([experiment.inpainter.model, experiment.dataset.kind, *work, *guidance])
+    inpainter = [experiment.inpainter.engine, experiment.inpainter.model]
+    return json.dumps([*inpainter, experiment.dataset.kind, *work, *guidance])
 
 
 def measured_rates(folder: Path) -> Rates:

@@ -215,9 +215,9 @@ def _paint(
         for outcome in _bar(outcomes, len(plans), "painting"):
             report.add(outcome)
             report.seconds = time.monotonic() - began
-            if outcome.kind == "painted" and report.counts["painted"] == RATE_AFTER:
+            first = outcome.kind == "painted" and report.counts["painted"] == RATE_AFTER
+            if first and (rest := len(plans) - report.counts.total()) > 0:
                 # The progress bar shows the rate as well, but not the disk that the rest takes.
-                rest = len(plans) - RATE_AFTER
                 announce_rate(RATE_AFTER, report.seconds, report.num_bytes, rest)
             if outcome.kind == "unavailable":
                 logger.error("no painting process is left (%s); stopped", outcome.reason)

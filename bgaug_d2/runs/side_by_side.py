@@ -59,7 +59,7 @@ def run_side_by_side(tasks: Sequence[ProcessTask], jobs: int, text: str, unit: s
     running: dict[ProcessTask, subprocess.Popen[bytes]] = {}
     finished: list[ProcessTask] = []
     environment = _environment(min(jobs, len(tasks)))
-    bar = tqdm(desc=text, unit=f" {unit}", dynamic_ncols=True, disable=not tasks)
+    bar = tqdm(desc=text, unit=unit, dynamic_ncols=True, disable=not tasks)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:

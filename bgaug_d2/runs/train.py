@@ -21,7 +21,6 @@ from bgaug_d2.config.experiment import ExperimentConfig
 from bgaug_d2.data.breakdown import read_breakdowns
 from bgaug_d2.data.register import register_dataset
 from bgaug_d2.errors import ConfigError
-from bgaug_d2.inpaint.model.identity import identify
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.runs.announce import announce_recipe, announce_training
 from bgaug_d2.runs.launch import launch_training, resolve_device
@@ -37,7 +36,7 @@ from bgaug_d2.training.checkpointer import SafeCheckpointer
 from bgaug_d2.training.detectron2_cfg import to_cfg, weights_path
 from bgaug_d2.training.trackers import check_tracking
 from bgaug_d2.training.trainer import BgAugTrainer, inference_folder
-from bgaug_d2.worker.engines import check_inpainter
+from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
 from bgaug_d2.worker.painter_info import PainterInfo
 from bgaug_d2.worker.start import painting_workers
 
@@ -71,7 +70,7 @@ def run(experiment: ExperimentConfig, model: tuple[ModelIdentity, Path] | None =
         workers = None
         if paints:
             settings, inpainter = experiment.bgaug, experiment.inpainter
-            model = model or identify(inpainter)
+            model = model or identify_inpainter(inpainter)
             announce_recipe(settings, model[0])
             announce_training(settings, sum(len(DatasetCatalog.get(each)) for each in handle.train))
             logs = str(Path(experiment.output_dir) / PAINTING)

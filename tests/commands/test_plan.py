@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bgaug_d2.commands import plan
+from bgaug_d2.report.plan import find_plan
 from tests.helpers.tool_runs import bgaug
 
-SMALL = ("debug=cpu_smoke", "dataset.toy.image_size=64", "bgaug.worker.rows=2")
+SMALL = ("debug=cpu_smoke", "dataset.toy.image_size=64", "bgaug.worker.max_batch_rows=2")
 
 
 def test_costs_and_commands_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,30 +58,52 @@ def test_a_mistake_is_one_sentence(arguments: list[str], message: str) -> None:
     assert "\n" not in str(caught.value.code)
 
 
+def small_plan(path: Path) -> Path:
+    """The toy tables with three cells, one of them audited."""
+    content = yaml.safe_load(find_plan("toy_tables").read_text())
+    cells = ("standard", "adaptive", "ceiling1")
+    content["cells"] = {cell: content["cells"][cell] for cell in cells}
+    content["tables"] = [{"title": "Three", "cells": [*cells], "plot": "three.png"}]
+    content["audit"]["cells"] = ["adaptive"]
+    del content["plots"]
+    # What a cell says itself wins over debug=cpu_smoke, so the audit's detector is made small here.
+    content["audit"]["run"] = "benchmark=toy_tables arm=baseline dataset.root=other_world"
+    path.write_text(yaml.safe_dump(content | {"folder": "runs"}))
+    return path
+
+
 @pytest.mark.slow
 def test_what_is_missing_is_run_audited_and_reported(tmp_path: Path) -> None:
-    cells = "standard,caption,clean,erosion,adaptive,ceiling1"
-    chosen = ("toy_tables", "--run", "--cells", cells, "--seeds", "0", "--jobs", "2", *SMALL)
-    done = bgaug("plan", *chosen, cwd=tmp_path)
+    path = str(small_plan(tmp_path / "small.yaml"))
+    chosen = (path, "--run", "--cells", "standard,adaptive", "--seeds", "0", "--jobs", "2")
+    done = bgaug("plan", *chosen, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    out = tmp_path / "output" / "toy_tables" / "runs"
-    report = (out / "toy_tables.md").read_text()
+    out = tmp_path / "runs"
+    report = (out / "small.md").read_text()
     assert "| standard augmentation | 1 |" in report
-    assert "| duplicated originals | 0, missing (1 of 1 seeds) |" in report
+    assert "| ceiling: freshly drawn backgrounds, alpha = 1 | 0, missing (1 of 1 seeds) |" in report
     assert "What is wrong with painted pictures" in report
-    assert report.count("| caption |") == 1
-    for image in ("ladder.png", "alpha.png", "size.png"):
-        assert f"({image})" in report
-        assert (out / image).stat().st_size > 5_000
+    assert report.count("| clean |") == 1
+    assert (out / "three.png").stat().st_size > 5_000
     result = out / "adaptive" / "seed0" / "results.json"
     assert json.loads(result.read_text())["outcomes"]["hit"] > 0
     painted = json.loads((out / "adaptive" / "seed0" / "generate_report.json").read_text())
     assert painted["counts"]["painted"] > 0
     before = result.stat().st_mtime_ns
-    again = bgaug("plan", *chosen, cwd=tmp_path)
+    again = bgaug("plan", *chosen, *SMALL, cwd=tmp_path)
     assert again.returncode == 0
     assert "training" not in again.stderr  # nothing was left to do
     assert result.stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_the_ceiling_is_painted_without_a_model(tmp_path: Path) -> None:
+    path = str(small_plan(tmp_path / "small.yaml"))
+    one = (path, "--run", "--cells", "ceiling1", "--seeds", "0")
+    done = bgaug("plan", *one, *SMALL, "inpainter.model=''", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "runs" / "ceiling1" / "seed0" / "results.json").read_text())
+    assert results["inpainter"]["id"] == "toy_backgrounds"
 
 
 @pytest.mark.slow
