@@ -11,7 +11,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo 'PYTHON=python3.11 picks the interpreter (3.10 to 3.13), ARGS="..." goes to the program run.'
 
-BGAUG := HF_HUB_OFFLINE=1 $(BIN)/python -m bgaug_d2.commands.main
+BGAUG := HF_HUB_OFFLINE=1 $(BIN)/bgaug
 MINIATURE := output/miniature
 
 demo: $(STAMP)  ## the whole way on a built-in toy data set and a tiny model, on CPU, offline

@@ -77,8 +77,7 @@ def export_coco(
         OSError: A file cannot be copied.
     """
     coco = _read_instances(instances)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ExportError(f"{out} is not empty; give a new folder")
+    _check_empty(out)
     report = ExportReport()
     keys = _keys_by_image(cache, where or {}, report)
     if keys.keys().isdisjoint(str(image["id"]) for image in coco["images"]):
@@ -87,7 +86,7 @@ def export_coco(
     writer = _Writer(coco, out, _link_or_copy if hard_links else shutil.copyfile, report)
     for image in progress(coco["images"]):
         candidates = sorted(keys.pop(str(image["id"]), []))
-        if not candidates and not originals:
+        if not (candidates or originals):
             continue
         source = _source_file(image_root, image)
         if originals:
@@ -96,11 +95,20 @@ def export_coco(
         for _, key in candidates:
             writer.add_painted(image, sha256, cache.get(key))
     report.skipped["not in the annotation file"] += sum(map(len, keys.values()))
-    if not report.painted:
-        reasons = ", ".join(f"{number} {reason}" for reason, number in (+report.skipped).items())
-        raise ExportError(f"no picture of cache {cache.root} can be exported: {reasons}")
+    _check_painted(report, cache.root)
     writer.finish()
     return report
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ExportError(f"{out} is not empty; give a new folder")
+
+
+def _check_painted(report: ExportReport, root: str) -> None:
+    if not report.painted:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in (+report.skipped).items())
+        raise ExportError(f"no picture of cache {root} can be exported: {reasons}")
 
 
 def _read_instances(path: Path) -> Json:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from bgaug_d2.commands.hydra_command import run_with_hydra
 from bgaug_d2.data.register import check_dataset
-from bgaug_d2.errors import IncompleteError
 from bgaug_d2.runs.hydra_app import Composed, save_configs, to_experiment
-from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
+from bgaug_d2.worker.engines import identify_inpainter
 
 USAGE = """\
 usage: bgaug paint [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
@@ -36,20 +35,14 @@ def job(cfg: Composed) -> None:
     check_dataset(experiment.dataset)
     model = None
     if experiment.bgaug.paints:  # otherwise `generate` says that nothing is to be painted
-        check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
-        model = identify_inpainter(experiment.inpainter)
+        model = identify_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     save_configs(cfg, experiment, painting=True)
     from bgaug_d2.runs.generate import generate
+    from bgaug_d2.runs.generate_report import check_complete
     from bgaug_d2.runs.train import log_to
 
     log_to(experiment.output_dir)
-    report = generate(experiment, model)
-    faults = report.counts["error"] + report.counts["unavailable"]
-    if faults:
-        raise IncompleteError(
-            f"{faults} pictures could not be painted; the reasons are above and in "
-            f"{experiment.output_dir}/generate_report.json"
-        )
+    check_complete(generate(experiment, model), experiment.output_dir)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from bgaug_d2.commands.hydra_command import override_help
 from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.runs.hydra_app import Composed, config_dir, hydra_app, to_experiment
 from bgaug_d2.training.detectron2_cfg import to_cfg
-from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
+from bgaug_d2.worker.engines import identify_inpainter
 
 EXAMPLE = "example:\n  bgaug samples --limit 8 benchmark=toy arm=copy_paste\n\n"
 
@@ -30,8 +30,7 @@ def job(cfg: Composed, limit: int, out: Path) -> None:
     check_dataset(experiment.dataset)
     identity = None
     if experiment.bgaug.paints:
-        check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
-        identity, _ = identify_inpainter(experiment.inpainter)
+        identity, _ = identify_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     # Late: a mistake above is told before seconds of imports.
     from detectron2.data import MetadataCatalog
     from detectron2.utils.env import seed_all_rng

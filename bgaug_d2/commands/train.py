@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bgaug_d2.commands.hydra_command import run_with_hydra
 from bgaug_d2.data.register import check_dataset
 from bgaug_d2.runs.hydra_app import Composed, save_configs, to_experiment
-from bgaug_d2.worker.engines import check_inpainter, identify_inpainter
+from bgaug_d2.worker.engines import identify_inpainter
 
 USAGE = """\
 usage: bgaug train [GROUP=OPTION ...] [KEY=VALUE ...] [-m]
@@ -25,6 +25,8 @@ examples:
 
 A run writes into output_dir: config.yaml (as asked), config_resolved.yaml (every value),
 detectron2.yaml, log.txt, metrics.json, TensorBoard's events, checkpoints and results.json.
+output_dir is output/BENCHMARK-ARM[-ABLATION]/seedSEED. Jobs of a sweep that differ in other keys
+need a folder each, for example output_dir='output/${name}/lr${schedule.base_lr}/seed${seed}'.
 """
 
 
@@ -40,8 +42,7 @@ def job(cfg: Composed) -> None:
     paints = experiment.bgaug.paints and not experiment.eval_only
     model = None
     if paints:
-        check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
-        model = identify_inpainter(experiment.inpainter)
+        model = identify_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     save_configs(cfg, experiment)
     from bgaug_d2.runs.train import run
 

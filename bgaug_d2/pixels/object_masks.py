@@ -57,11 +57,7 @@ def object_masks(
             RLE that does not fit the image, an object wholly outside it, an empty box with no
             segmentation.
     """
-    if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise AnnotationError(
-            f"image {image_id}: {width} x {height} pixels is not allowed; "
-            f"the product must be in 1..{MAX_PIXELS}"
-        )
+    _check_size(height, width, image_id)
     object_mask = np.zeros((height, width), dtype=bool)
     sources = dict.fromkeys(MASK_SOURCES, 0)
     polygons: list[list[float]] = []
@@ -88,6 +84,14 @@ def object_masks(
         _add_polygons(object_mask, polygons, extents)
     num_crowd = sum(item.iscrowd for item in objects)
     return ObjectMasks(object_mask, sources, len(objects) - num_crowd, num_crowd)
+
+
+def _check_size(height: int, width: int, image_id: int | str) -> None:
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise AnnotationError(
+            f"image {image_id}: {width} x {height} pixels is not allowed; "
+            f"the product must be in 1..{MAX_PIXELS}"
+        )
 
 
 def _check_numbers(numbers: Sequence[float]) -> None:

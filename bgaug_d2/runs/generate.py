@@ -88,13 +88,7 @@ def generate(
         ConfigError, DatasetError, ModelError, WorkerStartError: A mistake of the user's.
         KeyboardInterrupt: What was painted so far is in the cache.
     """
-    mode = experiment.bgaug.mode
-    if not experiment.bgaug.paints:
-        raise ConfigError(
-            f"arm={experiment.arm} (bgaug.mode={mode}) paints nothing; choose an arm that does, "
-            "for example arm=replace or arm=expand"
-        )
-    check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
+    _check_paints(experiment)
     model = model or identify_inpainter(experiment.inpainter)
     handle = register_dataset(experiment.dataset)
     dataset_dicts = train_dicts(to_cfg(experiment, handle.train, handle.test, "cpu"))
@@ -103,17 +97,16 @@ def generate(
     augmentation = BackgroundAugmentation(settings, painting, experiment.seed)
     planner = augmentation.planner(handle.class_names)
     dataset_dicts = digested(dataset_dicts, settings, handle.image_root)
-    if mode == "expand":
+    if settings.mode == "expand":
         dataset_dicts = expanded(dataset_dicts, settings)
-    launch = experiment.launch
-    tasks = list(planner.all_jobs(dataset_dicts))[launch.machine_rank :: launch.num_machines]
+    machine, machines = experiment.launch.machine_rank, experiment.launch.num_machines
+    wanted = list(planner.all_jobs(dataset_dicts))[machine::machines]
 
-    report = PaintingReport(len(tasks))
-    missing = _look_up(tasks, _Painter(planner, augmentation.cache, None), report)
+    report = PaintingReport(len(wanted))
+    missing = _look_up(wanted, _Painter(planner, augmentation.cache, None), report)
     announce_recipe(settings, model[0])
-    root = augmentation.cache.root
     sizes = [(each.source.height, each.source.width) for each in missing if each.source]
-    announce_pictures(sizes, len(tasks), root, settings.cache.max_gb)
+    announce_pictures(sizes, len(wanted), augmentation.cache.root, settings.cache.max_gb)
     in_flight = _in_flight(settings.worker)
     sample = missing[:in_flight] if experiment.dry_run else missing
     if sample:
@@ -129,6 +122,15 @@ def generate(
         announce_rest(len(missing), report)
     finish(report, experiment.output_dir)
     return report
+
+
+def _check_paints(experiment: ExperimentConfig) -> None:
+    if not experiment.bgaug.paints:
+        raise ConfigError(
+            f"arm={experiment.arm} (bgaug.mode={experiment.bgaug.mode}) paints nothing; choose an "
+            "arm that does, for example arm=replace or arm=expand"
+        )
+    check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
 
 
 class _Painter:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bgaug_d2.config.parse import plain
+from bgaug_d2.errors import IncompleteError
 from bgaug_d2.runs.announce import announce_rate
 from bgaug_d2.sampling.planner import DrawPlan
 
@@ -97,6 +98,16 @@ def announce_rest(missing: int, report: PaintingReport) -> None:
         logger.info("dry run: time unknown, no picture of the sample was painted")
     else:
         announce_rate(painted, report.seconds, report.num_bytes, missing - painted)
+
+
+def check_complete(report: PaintingReport, output_dir: str) -> None:
+    """Raise IncompleteError if some pictures could not be painted."""
+    faults = report.counts["error"] + report.counts["unavailable"]
+    if faults:
+        raise IncompleteError(
+            f"{faults} pictures could not be painted; the reasons are above and in "
+            f"{output_dir}/generate_report.json"
+        )
 
 
 def finish(report: PaintingReport, output_dir: str) -> None:

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bgaug_d2.errors import BgAugError, IncompleteError
+from bgaug_d2.errors import BgAugError
 from bgaug_d2.runs.generate import generate
+from bgaug_d2.runs.generate_report import check_complete
 from bgaug_d2.runs.hydra_app import compose_run, save_configs
 from bgaug_d2.runs.train import log_to
 
@@ -27,13 +28,7 @@ def paint_cells(runs: Sequence[Sequence[str]]) -> None:
         cfg, experiment = compose_run(arguments)
         save_configs(cfg, experiment, painting=True)
         log_to(experiment.output_dir)
-        report = generate(experiment)
-        faults = report.counts["error"] + report.counts["unavailable"]
-        if faults:
-            raise IncompleteError(
-                f"{faults} pictures of {experiment.name} could not be painted; the reasons are in "
-                f"{experiment.output_dir}/generate_report.json"
-            )
+        check_complete(generate(experiment), experiment.output_dir)
 
 
 if __name__ == "__main__":

@@ -96,15 +96,17 @@ def check_target(inpainter: InpainterConfig, recipe: RecipeConfig) -> None:
         )
 
 
-def identify_inpainter(inpainter: InpainterConfig) -> tuple[ModelIdentity, Path]:
-    """Find, and where needed fetch, what paints.
+def identify_inpainter(
+    inpainter: InpainterConfig, toy_world: bool | None = None
+) -> tuple[ModelIdentity, Path]:
+    """Check the choice (``check_inpainter``), then find, and where needed fetch, what paints.
 
     Returns:
         The identity that enters the cache key, and the folder that the engine's builder reads.
 
     Raises:
-        ConfigError: No inpainter is chosen.
+        ConfigError: No inpainter is chosen, or a toy model for photographs.
         ModelError: The model cannot be found, fetched or read.
     """
-    check_inpainter(inpainter)
+    check_inpainter(inpainter, toy_world)
     return ENGINES[inpainter.engine].identify(inpainter)
