@@ -90,8 +90,8 @@ def generate(
     """
     if not experiment.bgaug.paints:
         raise ConfigError(
-            f"arm={experiment.arm} (bgaug.mode={experiment.bgaug.mode}) paints nothing; choose an arm that does, "
-            "for example arm=replace or arm=expand"
+            f"arm={experiment.arm} (bgaug.mode={experiment.bgaug.mode}) paints nothing; choose an "
+            "arm that does, for example arm=replace or arm=expand"
         )
     check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     model = model or identify_inpainter(experiment.inpainter)
