@@ -28,7 +28,7 @@ from bgaug_d2.augmentation import BackgroundAugmentation
 from bgaug_d2.cache.store import CacheEntry, Rejection, VariantCache
 from bgaug_d2.config.bgaug import CPU_ROWS, GPU_ROWS, WorkerConfig
 from bgaug_d2.config.experiment import ExperimentConfig
-from bgaug_d2.data.register import register_dataset
+from bgaug_d2.data.register import DatasetHandle, register_dataset
 from bgaug_d2.errors import AnnotationError, ConfigError, ImageError, PromptError
 from bgaug_d2.jobs.job import ModelIdentity
 from bgaug_d2.painting.prepare import SKIP_REASONS
@@ -88,25 +88,25 @@ def generate(
         ConfigError, DatasetError, ModelError, WorkerStartError: A mistake of the user's.
         KeyboardInterrupt: What was painted so far is in the cache.
     """
-    _check_paints(experiment)
+    if not experiment.bgaug.paints:
+        raise ConfigError(
+            f"arm={experiment.arm} (bgaug.mode={experiment.bgaug.mode}) paints nothing; choose an "
+            "arm that does, for example arm=replace or arm=expand"
+        )
+    check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
     model = model or identify_inpainter(experiment.inpainter)
     handle = register_dataset(experiment.dataset)
-    dataset_dicts = train_dicts(to_cfg(experiment, handle.train, handle.test, "cpu"))
     settings = dataclasses.replace(experiment.bgaug, on_miss="wait")  # whatever training does
     painting = painting_without_workers(settings, experiment.inpainter, handle.image_root, model[0])
     augmentation = BackgroundAugmentation(settings, painting, experiment.seed)
-    planner = augmentation.planner(handle.class_names)
-    dataset_dicts = digested(dataset_dicts, settings, handle.image_root)
-    if settings.mode == "expand":
-        dataset_dicts = expanded(dataset_dicts, settings)
-    machine, machines = experiment.launch.machine_rank, experiment.launch.num_machines
-    wanted = list(planner.all_jobs(dataset_dicts))[machine::machines]
+    planner, cache = augmentation.planner(handle.class_names), augmentation.cache
+    wanted = _wanted(experiment, handle, planner)
 
     report = PaintingReport(len(wanted))
-    missing = _look_up(wanted, _Painter(planner, augmentation.cache, None), report)
+    missing = _look_up(wanted, _Painter(planner, cache, None), report)
     announce_recipe(settings, model[0])
     sizes = [(each.source.height, each.source.width) for each in missing if each.source]
-    announce_pictures(sizes, len(wanted), augmentation.cache.root, settings.cache.max_gb)
+    announce_pictures(sizes, len(wanted), cache.root, settings.cache.max_gb)
     in_flight = _in_flight(settings.worker)
     sample = missing[:in_flight] if experiment.dry_run else missing
     if sample:
@@ -115,7 +115,7 @@ def generate(
             settings, experiment.inpainter, handle.image_root, model, logs, use_all_cores=True
         ) as workers:
             client = worker_client(workers.painter.addresses, settings.worker)
-            _paint(sample, _Painter(planner, augmentation.cache, client), in_flight, report)
+            _paint(sample, _Painter(planner, cache, client), in_flight, report)
             report.workers = workers.stats()
     report.counts["missing"] = report.total - report.counts.total()
     if experiment.dry_run:
@@ -124,13 +124,17 @@ def generate(
     return report
 
 
-def _check_paints(experiment: ExperimentConfig) -> None:
-    if not experiment.bgaug.paints:
-        raise ConfigError(
-            f"arm={experiment.arm} (bgaug.mode={experiment.bgaug.mode}) paints nothing; choose an "
-            "arm that does, for example arm=replace or arm=expand"
-        )
-    check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
+def _wanted(
+    experiment: ExperimentConfig, handle: DatasetHandle, planner: JobPlanner
+) -> list[WantedPicture]:
+    """All pictures that the run can ask for; of several machines this one's share."""
+    settings = experiment.bgaug
+    dataset_dicts = train_dicts(to_cfg(experiment, handle.train, handle.test, "cpu"))
+    dataset_dicts = digested(dataset_dicts, settings, handle.image_root)
+    if settings.mode == "expand":
+        dataset_dicts = expanded(dataset_dicts, settings)
+    launch = experiment.launch
+    return list(planner.all_jobs(dataset_dicts))[launch.machine_rank :: launch.num_machines]
 
 
 class _Painter:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bgaug_d2.config.experiment import ToyConfig
+from bgaug_d2.config.experiment import DatasetConfig, ToyConfig, VocConfig
+from bgaug_d2.data.register import check_dataset, register_dataset
 from bgaug_d2.data.toy.voc_layout import write_toy_voc
 from bgaug_d2.data.toy.world import generate_toy
 from bgaug_d2.data.voc import VOC_CLASSES, VocSplit, load_voc
@@ -44,3 +45,23 @@ def test_training_images_go_to_both_years_with_their_masks(root: Path) -> None:
         assert len(dicts) == 3
         assert all("segmentation" in each for found in dicts for each in found["annotations"])
     assert len(VOC_CLASSES) == 20
+
+
+def test_the_data_set_draws_itself_at_first_use(tmp_path: Path) -> None:
+    world = ToyConfig(image_size=64, num_train=4, num_val=1, num_test=2)
+    config = DatasetConfig("voc", str(tmp_path / "voc"), toy=world, voc=VocConfig(toy=True))
+    assert config.is_toy
+    check_dataset(config)
+    assert not (tmp_path / "voc").exists()
+    handle = register_dataset(config)
+    images = sorted((tmp_path / "voc").rglob("*.jpg"))
+    assert (len(images), len(handle.train)) == (6, 2)
+    assert not (tmp_path / "voc" / "world").exists()
+    before = [each.stat().st_mtime_ns for each in images]
+    assert register_dataset(config) == handle
+    assert [each.stat().st_mtime_ns for each in images] == before
+    config.toy.seed = 1  # another world takes its place
+    register_dataset(config)
+    after = [each.stat().st_mtime_ns for each in sorted((tmp_path / "voc").rglob("*.jpg"))]
+    assert len(after) == 6
+    assert not set(after) & set(before)
