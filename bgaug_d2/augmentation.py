@@ -5,8 +5,8 @@ Two halves, because painting processes belong to a machine and loaders to a trai
     with painting_workers(settings, inpainter, image_root) as workers:   # once per machine
         launch(main, num_gpus, args=(cfg, workers.painter))
 
-    def main(cfg, painting):                                             # in each training process
-        augmentation = BackgroundAugmentation(settings, painting)
+    def main(cfg, painter):                                              # in each training process
+        augmentation = BackgroundAugmentation(settings, painter)
         loader = augmentation.train_loader(cfg, mapper=DatasetMapper(cfg, True))
 
 With one training process, ``background_augmentation(...)`` does both.
