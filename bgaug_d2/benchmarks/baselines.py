@@ -38,7 +38,7 @@ class BenchmarkSize:
         resolution: S, in pixels.
         num_inference_steps: T.
         D: Strength of the adaptive steps.
-        guidance_scale: Of all pictures.
+        guidance_scale: The same for all pictures.
         max_batch_rows: W of the engine.
         repeats: Turns.
     """
@@ -158,6 +158,7 @@ def time_in_turns(
     for turn in range(repeats + 1):
         for name, program in programs.items():
             took = seconds_of(model, program)
+            # The first turn pays for what is done once, such as allocating memory.
             if turn:
                 seconds[name].append(took)
     return {name: statistics.median(each) for name, each in seconds.items()}
@@ -167,7 +168,7 @@ def seconds_of(model: InpaintModel, work: Callable[[], Any]) -> float:
     """How long ``work`` takes, the device's part of it included."""
     began = time.perf_counter()
     work()
-    if model.device.type == "cuda":
+    if model.device.type == "cuda":  # its calls return before they are done
         torch.cuda.synchronize(model.device)
     return time.perf_counter() - began
 
@@ -197,7 +198,7 @@ def _call(pipeline: StableDiffusionInpaintPipeline, group: Sequence[PaintRequest
         num_inference_steps=T,
         guidance_scale=settings.guidance_scale,
         generator=[torch.Generator().manual_seed(each.seed) for each in group],
-        output_type="np",
+        output_type="np",  # arrays, as the engine gives them
     )
 
 
@@ -205,4 +206,5 @@ def _drain(engine: Engine) -> None:
     while engine.pending:
         for result in engine.poll():
             if result.error:
+                # A picture that fails takes hardly any time and would make the engine look fast.
                 raise RuntimeError(f"the engine could not paint: {result.error}")

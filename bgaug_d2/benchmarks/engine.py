@@ -55,6 +55,7 @@ def measure_engine(model: InpaintModel, folder: Path, size: BenchmarkSize) -> di
     """
     requests, quick_requests = make_requests(size), make_requests(size, deepcache_interval=2)
     pipeline = diffusers_pipeline(model, folder)
+    # The pipeline gets the batch size that suits it best, so that it is not beaten unfairly.
     best = min(
         BATCH_SIZES, key=lambda n: seconds_of(model, pipeline_grouped(pipeline, requests, n))
     )
@@ -163,6 +164,7 @@ def occupancy_trace(
     coming = list(zip(arrivals, make_requests(size), strict=True))
     trace: list[tuple[int, int]] = []
     while coming or engine.pending:
+        # An idle engine makes no call, and without calls no request would ever be due.
         while coming and (coming[0][0] <= len(trace) or not engine.pending):
             engine.submit(coming.pop(0)[1])
         before = engine.meter.read().rows
@@ -193,6 +195,7 @@ def solver_error(noise_config: dict[str, Any], T: int, T_hats: Sequence[int]) ->
             timestep = table.timesteps[index]
             steps = table.first_steps if index == T - T_hat else table.steps
             coefficients = torch.from_numpy(steps[index])[None]  # (1, 7)
+            # Each solver goes on from its own latents, so that errors add up as in painting.
             prediction = _stand_in(ours, timestep)
             ours, previous_x0 = advance(ours, previous_x0, prediction, coefficients)
             theirs = scheduler.step(

@@ -48,6 +48,7 @@ def write_full_size_model(folder: Path, unet_channels: int = 4) -> None:
     vocabulary = random_vocabulary()
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
+            # The real table's size, although the tokenizer here uses few of its rows.
             vocab_size=49408,
             hidden_size=1024,
             intermediate_size=4096,

@@ -44,7 +44,9 @@ def count_flops(model: InpaintModel, resolution: int) -> dict[str, int]:
 @torch.inference_mode()
 def matmul_tflops(model: InpaintModel) -> float:
     """The device's rate for large square matrix products in the model's number format."""
+    # At 0.1 TFLOP/s (docs/benchmarks.md) a CPU would need 11 s for each product of the GPU's size.
     size = 8192 if model.device.type == "cuda" else 1536
     a, b = (torch.randn(size, size, device=model.device).to(model.dtype) for _ in range(2))
+    # The best of ten: other work on the machine can only make it slower.
     best = min(seconds_of(model, lambda: torch.matmul(a, b)) for _ in range(10))
     return 2 * size**3 / best / 1e12

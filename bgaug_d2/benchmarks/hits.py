@@ -79,11 +79,13 @@ def measure_scale(folder: Path, sizes: Sequence[int]) -> list[dict[str, float]]:
     cache = VariantCache(str(folder))
     asked = [rng.randbytes(32).hex() for _ in range(200)]
     for key in asked:
+        # Large, because a look-up reads and hashes the whole file.
         cache.put(key, rng.randbytes(300_000), {})
     found, count = [], len(asked)
     for size in sizes:
         _fill(cache, max(size - count, 0), rng)
         count = max(size, count)
+        # The largest size so far: it never falls, so a difference is growth.
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.perf_counter()
         opened = VariantCache(str(folder))
@@ -105,6 +107,7 @@ def _fill(cache: VariantCache, count: int, rng: random.Random) -> None:
             continue
         folder = folder_of(cache.root, key)
         os.makedirs(folder, exist_ok=True)
+        # A link has no content of its own, so a million of them are small and quick to make.
         os.link(sidecar, sidecar_path(cache.root, key))
         os.link(picture, os.path.join(folder, picture_name(key, _DIGEST, ".png")))
 
@@ -137,6 +140,7 @@ def _measure_cache(
     """Writing and looking up one picture of its source's size (here: inverted colours)."""
     items = []
     for job in jobs:
+        # Any picture of that size will do, and inverting one needs no model.
         picture = 255 - read_image(Path(image_root) / job.source.file_name)
         items.append((job.key, encode_picture(picture, picture_format), job_sidecar(job, 0, "")))
     put = _in_turns({"put_ms": lambda item: cache.put(*item)}, items, repeats)
@@ -153,6 +157,7 @@ def _measure_mapper(
     plain = DatasetMapper(get_cfg(), True)
     mappers: dict[str, Callable[[Any], Any]] = {"original_ms": plain}
     for name, cache in caches.items():
+        # A miss is an error: else it would be timed as a hit though it reads the original.
         mappers[f"hit_{name}_ms"] = BackgroundAugMapper(plain, planner, cache, None, "error", 1.0)
     times = _in_turns(mappers, draws, repeats)
     ratios = {

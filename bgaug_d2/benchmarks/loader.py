@@ -92,6 +92,7 @@ def measure_loader(
     plain = baseline_loader(cfg, dataset_dicts=train_dicts(cfg))
     lines = [{"on_miss": "none", **_train(plain, pace)}]
     for situation in situations:
+        # A new folder each time: a situation must not find pictures of the one before.
         with tempfile.TemporaryDirectory(prefix="bgaug-loader-") as folder:
             lines.append(asdict(situation) | _measure(handle, cfg, pace, situation, folder))
     return lines
@@ -108,7 +109,7 @@ def _measure(
         look_ahead=pace.look_ahead if situation.look_ahead else 0,
         cache=CacheConfig(dir=str(Path(folder) / "cache")),
         worker=WorkerConfig(devices=["cpu"]),
-        recipe=RecipeConfig(resolution=64),
+        recipe=RecipeConfig(resolution=64),  # small: only the given pace is to take time
     )
     with paced_painting(settings, handle, situation.speed * pace.needed) as painting:
         augmentation = BackgroundAugmentation(settings, painting)
@@ -147,6 +148,7 @@ def _train(loader: CountedLoader, pace: Pace) -> dict[str, float]:
         time.sleep(pace.step_s)
     seconds = time.perf_counter() - began
     outcomes = Counter(loader.totals) - before
+    # The outcome original is the policy's choice; a miss, too, shows an original but was wanted.
     wanted = outcomes.total() - outcomes["original"]
     return {
         "images_per_s": pace.steps * pace.images_per_batch / seconds,
@@ -162,5 +164,5 @@ def _cfg(handle: DatasetHandle, pace: Pace) -> CfgNode:
     cfg.SOLVER.IMS_PER_BATCH = pace.images_per_batch
     cfg.INPUT.MIN_SIZE_TRAIN = (0,)  # no resizing: the loader is not to be the bottleneck
     cfg.INPUT.MASK_FORMAT = "bitmask"
-    cfg.SEED = 0
+    cfg.SEED = 0  # the same draws in all situations
     return cfg

@@ -44,7 +44,7 @@ def write_random_model(
         folder: Created when missing.
         unet_channels: 4 (eq. 2 blending) or 9 (inpainting UNet).
         prediction_type: ``epsilon`` or ``v_prediction``.
-        seed: Of the weights, which come from NumPy by parameter name.
+        seed: Seed of the weights, which NumPy draws by parameter name.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -114,6 +114,7 @@ def _networks(unet_channels: int) -> dict[str, Any]:
 def _fill(part: torch.nn.Module, seed: int) -> None:
     """Overwrite every parameter: weights normal with variance 1 / fan-in, norms 1, biases 0."""
     for name, parameter in part.named_parameters():
+        # By name, so that a weight does not depend on how many parameters come before it.
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
         if parameter.ndim == 1:
             value = np.full(parameter.shape, float(name.endswith("weight")))

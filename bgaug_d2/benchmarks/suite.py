@@ -52,7 +52,7 @@ class BenchmarkOptions:
 
     Attributes:
         configs: Folder with ``detector/toy_mask_rcnn.yaml``, for part ``training``.
-        parts: Of ``PARTS``.
+        parts: Names from ``PARTS``.
         model: ``tiny``, a name of ``FULL_SIZE`` (random weights, nothing is downloaded), or a
             folder in diffusers' layout.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -60,7 +60,7 @@ class BenchmarkOptions:
         compile: Measure torch.compile as well.
         coco: A COCO folder for part ``hits``; empty draws toy pictures of 640 px.
         size: How much part ``engine`` paints; part ``hits`` takes ``images`` and ``repeats``.
-        iterations: Of each loader in part ``training``.
+        iterations: How many each loader gets in part ``training``.
         num_workers: Loader processes of each loader in part ``training``.
         entries: Sizes of the cache in part ``scale``, rising.
         out: JSON file; the plot gets the same name with ``.png``.
@@ -119,6 +119,7 @@ def run_benchmarks(options: BenchmarkOptions) -> str:
             if part in options.parts:
                 report[part] = run(options, Path(folder))
     options.out.parent.mkdir(parents=True, exist_ok=True)
+    # default=str, because the arguments hold paths.
     options.out.write_text(json.dumps(report, indent=2, default=str) + "\n")
     return to_markdown(report)
 
@@ -180,6 +181,7 @@ def _run_hits(options: BenchmarkOptions, folder: Path) -> dict[str, Any]:
     from bgaug_d2.benchmarks.hits import measure_hits
     from bgaug_d2.data.register import check_dataset, register_dataset
 
+    # Twice as many pictures as are measured, because some cannot be painted.
     images = options.size.images
     toy = ToyConfig(image_size=640, num_train=2 * images, num_val=1, num_test=1)
     dataset = DatasetConfig(root=str(folder / "hits"), toy=toy)
@@ -192,6 +194,7 @@ def _run_hits(options: BenchmarkOptions, folder: Path) -> dict[str, Any]:
 
 def _plot_trace(trace: Sequence[tuple[int, int]], max_batch_rows: int, path: Path) -> None:
     """Rows in use over UNet calls, for requests of which one comes before each call."""
+    # Not pyplot, which keeps every figure and may look for a display.
     figure = Figure(figsize=(9, 3), layout="constrained")
     axes = figure.add_subplot()
     axes.step(range(len(trace)), [used for used, _ in trace], where="post", label="rows in use")

@@ -42,7 +42,7 @@ def measure_training(
     Args:
         experiment: Data set, detector and batch; its augmentation does not matter.
         device: ``cpu`` or ``cuda``.
-        iterations: Of each loader.
+        iterations: How many each loader gets.
         folder: For caches.
 
     Returns:
@@ -73,6 +73,7 @@ def measure_training(
     found = {f"{name}_ms": 1e3 * statistics.median(each) for name, each in seconds.items()}
     for name in ("hits", "on_the_fly"):
         pairs = zip(seconds[name], seconds["baseline"], strict=True)
+        # Of neighbours in time: what slows the machine for a while cancels out.
         found[f"{name}_ratio"] = statistics.median(one / other for one, other in pairs)
     return found
 
@@ -104,17 +105,19 @@ def _train_in_turns(
 ) -> dict[str, list[float]]:
     model = BgAugTrainer.build_model(cfg).train()
     optimizer = build_optimizer(cfg, model, "sgd")
+    # One model for all loaders: only the loading differs.
     batches = {name: iter(loader) for name, loader in loaders.items()}
     seconds: dict[str, list[float]] = defaultdict(list)
     with EventStorage():
         for iteration in range(_WARM_UP + iterations):
             for name, each in batches.items():
                 began = time.perf_counter()
+                # The next batch is part of what is timed: waiting for it is the cost in question.
                 loss = sum(model(next(each)).values())
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                if cfg.MODEL.DEVICE == "cuda":
+                if cfg.MODEL.DEVICE == "cuda":  # its calls return before they are done
                     torch.cuda.synchronize()
                 if iteration >= _WARM_UP:
                     seconds[name].append(time.perf_counter() - began)

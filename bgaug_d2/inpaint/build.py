@@ -74,4 +74,5 @@ def _compiled_engine(
         logger.warning(
             "out of GPU memory with %d rows; compiling for %d", max_batch_rows, max_batch_rows // 2
         )
+        # By half, as the engine does when memory runs out later.
         max_batch_rows //= 2

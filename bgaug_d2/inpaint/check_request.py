@@ -24,6 +24,7 @@ def check_request(model: InpaintModel, request: PaintRequest) -> None:
         raise ValueError(f"seed={request.seed} must be in [0, 2**63)")
     _check_settings(request.settings)
     num_train_timesteps = int(model.noise_config.get("num_train_timesteps", 1000))
+    # Called for its checks only: better an error here than in the first step.
     timesteps_for(num_train_timesteps, T, request.settings.timestep_spacing)
 
 
@@ -43,7 +44,7 @@ def _check_pictures(request: PaintRequest, factor: int) -> None:
 
 
 def _check_settings(settings: DiffusionSettings) -> None:
-    if not settings.guidance_scale >= 1:  # so put that NaN is refused too
+    if not settings.guidance_scale >= 1:  # written so that NaN is refused, too
         raise ValueError(f"guidance_scale={settings.guidance_scale} must be at least 1")
     if not 0 <= settings.guidance_interval[0] <= settings.guidance_interval[1] <= 1:
         raise ValueError(f"guidance_interval={settings.guidance_interval} must rise within 0..1")

@@ -112,6 +112,7 @@ class Engine:
                 self._finish([each for each in chosen if each.done])
             self._collect(wait=not self._trajectories and not self._queue)
         except torch.AcceleratorError:
+            # Pictures on their way to the host are the furthest, so they go first in the queue.
             unpainted = [request for request, _ in self._copies]
             unpainted += [each.request for each in self._trajectories]
             self._queue.extendleft(reversed(unpainted))
@@ -247,6 +248,7 @@ class Engine:
                 copy = copy_to_host_async(*self._retry_with_free_memory(decode))
                 self._copies.append((each.request, copy))
             except torch.AcceleratorError:
+                # Back where `poll` takes it from: it is in no other list now.
                 self._trajectories.append(each)
                 raise
             except Exception as error:  # noqa: BLE001 - reported as the request's own result

@@ -57,6 +57,7 @@ class Meter:
     def stepped(self, rows: int, max_batch_rows: int) -> None:
         """UNet calls of at most ``max_batch_rows`` rows have evaluated ``rows`` rows in all."""
         with self._lock:
+            # Rounded up: the last call may have empty rows, and occupancy is to show them.
             calls = -(-rows // max_batch_rows)
             self._calls += calls
             self._rows += rows

@@ -10,6 +10,7 @@ from typing import Any
 
 def canonical_json(content: Any) -> bytes:
     """The one byte string of a JSON value. Raises ValueError on NaN and infinity."""
+    # Sorted, because a digest must not depend on the order in which a dict was filled.
     return json.dumps(
         content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     ).encode("ascii")

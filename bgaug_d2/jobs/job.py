@@ -15,8 +15,9 @@ from typing import Any
 from bgaug_d2.config.recipe import RecipeConfig
 from bgaug_d2.jobs.digests import digest_json
 
+# In every key. A change of what a key covers raises it, so that old pictures are misses.
 SCHEMA = 3
-SCHEDULER = "dpmsolver++2m"
+SCHEDULER = "dpmsolver++2m"  # in the key as well: another solver would paint other pixels
 # Names in the key belong to the schema, not to the code: a setting that has another name today
 # keeps the name that it had when schema 3 was made, so that caches from before stay valid.
 NAMES_IN_KEY = {"step_policy": "steps", "deepcache_interval": "whole_every"}
@@ -53,6 +54,7 @@ class Recipe:
     def digest(self) -> str:
         """SHA-256 (64 hex digits) of all that decides pixels."""
         content = asdict(self)
+        # A license that is corrected must not make the cache worthless.
         del content["model"]["license"]
         settings = content["settings"]
         content["settings"] = {NAMES_IN_KEY.get(name, name): settings[name] for name in settings}
@@ -146,6 +148,7 @@ class InpaintJob:
             attempt: Each retry of a pass, from 0, has its own.
             number: Each pass through the engine, from 0, has its own.
         """
+        # From the key: variants get other noise, and the same job gets the same noise again.
         digest = hashlib.sha256(f"{self.key}/{number}/{attempt}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
@@ -175,6 +178,7 @@ def job_key(
     A hit needs the key but not the job, so the dataset dicts carry ``objects_digest``
     (``cache.source_digests``).
     """
+    # The image's id is left out: under another id the same file has the same pictures.
     content = {
         "schema": SCHEMA,
         "source": [source.file_name, source.sha256, source.num_bytes, source.height, source.width],
@@ -200,6 +204,7 @@ def _object_to_dict(item: JobObject) -> dict[str, Any]:
     if isinstance(segmentation, Rle):
         segmentation = asdict(segmentation)
     elif segmentation is not None:
+        # 1 and 1.0 are different JSON, so every number has to become a float.
         segmentation = [list(map(float, polygon)) for polygon in segmentation]
     return {
         "bbox": list(map(float, item.bbox)),

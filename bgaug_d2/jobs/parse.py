@@ -66,6 +66,7 @@ def _annotated_object(annotation: Mapping[str, Any], image_id: int | str) -> Job
 
 def _xywh(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
     x, y, third, fourth = _floats(annotation["bbox"])
+    # Without a mode it is COCO's own.
     mode = int(annotation.get("bbox_mode", _XYWH_ABS))
     if mode == _XYXY_ABS:
         return x, y, third - x, fourth - y
@@ -75,13 +76,14 @@ def _xywh(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
 
 
 def _segmentation(value: Any) -> tuple[tuple[float, ...], ...] | Rle | None:
+    # An empty list says as much as none: there is only the box.
     if value is None or (not isinstance(value, Mapping) and len(value) == 0):
         return None
     if not isinstance(value, Mapping):
         return tuple(_floats(polygon) for polygon in value)
     height, width = (int(side) for side in value["size"])
     counts = value["counts"]
-    if isinstance(counts, bytes):
+    if isinstance(counts, bytes):  # as pycocotools gives them; JSON files have text
         counts = counts.decode("ascii")
     return Rle(height, width, counts if isinstance(counts, str) else tuple(map(int, counts)))
 
@@ -94,11 +96,13 @@ def _floats(values: Sequence[Any]) -> tuple[float, ...]:
 
 
 def _job(content: Mapping[str, Any]) -> InpaintJob:
+    # Another version may mean something else by the same fields.
     if content["schema"] != SCHEMA:
         raise ValueError(f"schema {content['schema']!r}, this version reads {SCHEMA}")
     recipe = dict(content["recipe"])
     settings = dict(recipe.pop("settings"))
     quality = QualityConfig(**settings.pop("quality"))
+    # The constructors refuse unknown fields, which could decide pixels without being in the key.
     job = InpaintJob(
         source=_source(content["source"]),
         objects=tuple(_object(each) for each in content["objects"]),
@@ -140,6 +144,7 @@ def _source(content: Mapping[str, Any]) -> SourceImage:
 
 
 def _is_count(value: Any) -> bool:
+    # JSON's true becomes a bool, and a bool is an int in Python.
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 

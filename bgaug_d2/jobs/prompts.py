@@ -33,12 +33,14 @@ def prompt_for(
     if variant < 1:
         raise ValueError(f"variant={variant!r} must be at least 1; 0 is the original")
     if settings.prompt == "caption":
-        place = variant - 1
+        place = variant - 1  # variants count from 1, as 0 is the original
         return _in_turn(_texts(captions), place, "caption", "give dataset.coco.train_captions")
     if settings.prompt == "scene":
+        # Not hash(): Python salts it in every process, and the prompt is in the key.
         place = zlib.crc32(str(image_id).encode()) + variant - 1
         return _in_turn(_texts(settings.scenes), place, "scene", "fill recipe.scenes")
     if settings.prompt == "class_names":
+        # Sorted: the order of the annotations must not change the prompt, which is in the key.
         names = sorted(set(_texts(class_names)))
         if not names:
             raise PromptError("recipe.prompt='class_names' needs a class name; the image has none")

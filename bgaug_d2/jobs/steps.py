@@ -31,6 +31,7 @@ def adaptive_T_hat(T: int, D: float, ratio: float) -> int:  # noqa: N802 - the p
         raise ValueError(f"D={D!r} must be between 0 and 1, exclusive")
     if not 0 <= ratio <= 1:
         raise ValueError(f"background ratio {ratio!r} must be in 0..1")
+    # Not round(): it takes halves to the even neighbour.
     return min(max(math.floor(T * (1 - D * ratio) + 0.5), 1), T)
 
 

@@ -12,6 +12,7 @@ from bgaug_d2.config.recipe import DiffusionSettings
 from bgaug_d2.pixels.masks import BoolMask, Picture
 
 
+# eq=False, because comparing arrays gives an array, which has no truth value.
 @dataclass(eq=False)
 class PaintRequest:
     """One pass of one picture.
@@ -53,7 +54,7 @@ class PaintEngine(Protocol):
     An engine takes any number of requests and answers each exactly once, in any order, with a
     picture or an error text: a fault of one request must not reach another. ``poll`` does one
     unit of work, so that its caller can submit more requests between two units. An exception from
-    ``poll`` or ``probe`` means that the process is of no more use. One thread calls ``submit``,
+    ``poll`` or ``probe`` means that only a new process can go on. One thread calls ``submit``,
     ``poll`` and ``probe``; any thread may read the attributes and call ``metrics``.
 
     Attributes:

@@ -99,6 +99,7 @@ class Prepared:
             painted_mask = square_object_mask(self.object_pixels(index), S)
             prompt, T_hat = job.object_prompts[index], recipe.num_inference_steps
         return PaintRequest(
+            # Answers are matched by it, so passes and retries of one job need different ones.
             request_id=f"{job.key}/{self.number}/{attempt}",
             image=resize(self.canvas, S, S, cv2.INTER_LINEAR),
             painted_mask=painted_mask,
@@ -106,6 +107,7 @@ class Prepared:
             seed=job.seed(attempt, self.number),
             prompt=prompt,
             settings=recipe.diffusion,
+            # An object smaller than a latent cell would otherwise own no cell and not be painted.
             touched_cells=index is not None,
         )
 
@@ -125,6 +127,7 @@ class Prepared:
         """
         if self.is_last:
             return None
+        # The canvas has the image's size: what stays would lose its pixels in the model's square.
         return replace(
             self,
             canvas=finished.image,

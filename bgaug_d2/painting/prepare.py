@@ -97,6 +97,7 @@ def _background_mask(job: InpaintJob, masks: ObjectMasks, ratio: float) -> BoolM
             f"image {image_id} has {ratio:.4f} background, under {recipe.min_background}",
         )
     background_mask = eroded_background_mask(masks.object_mask, recipe)
+    # Narrow gaps between objects pass the rule above, and erosion can close all of them.
     if not background_mask.any():
         raise SkipImage("small_background", f"image {image_id}: erosion leaves nothing")
     return background_mask

@@ -40,6 +40,7 @@ def judge_background(
     """
     background_std = float(cv2.meanStdDev(image, mask=painted_mask.astype(np.uint8))[1].mean())
     changed = changed_share(image, source, painted_mask, quality.changed_threshold)
+    # [:3], because OpenCV gives four channels whatever the picture has.
     difference = cv2.mean(cv2.absdiff(image, source), mask=object_mask.astype(np.uint8))[:3]
     figures = {
         "background_std": background_std,
@@ -64,4 +65,5 @@ def changed_share(image: Picture, source: Picture, painted_mask: BoolMask, thres
     """
     alike = cv2.inRange(cv2.absdiff(image, source), (0, 0, 0), (threshold,) * 3)  # 0 or 255
     changed: npt.NDArray[np.bool_] = (alike == 0) & painted_mask
+    # At least 1, so that an empty mask gives 0 and no division by zero.
     return int(np.count_nonzero(changed)) / max(int(np.count_nonzero(painted_mask)), 1)

@@ -20,6 +20,7 @@ def sidecar(prepared: Prepared, finished: Finished, attempt: int, created: str) 
         created: Time of painting, ISO 8601, UTC.
     """
     job, attempts = prepared.job, (*prepared.attempts, attempt)
+    # The seed of the record is the first pass's; those of objects stand in object_passes.
     return job_sidecar(job, attempts[0], created) | {
         "objects": dict(prepared.masks.sources),
         "object_mask": masks.mask_to_rle(prepared.masks.object_mask),
@@ -27,6 +28,7 @@ def sidecar(prepared: Prepared, finished: Finished, attempt: int, created: str) 
         "background_ratio": prepared.background_ratio,
         "object_passes": [
             {"object": index, "prompt": job.object_prompts[index], "seed": job.seed(tried, number)}
+            # Not strict: after a rejected background the objects' passes had no attempt.
             for number, (index, tried) in enumerate(zip(prepared.passes, attempts, strict=False))
             if index is not None
         ],

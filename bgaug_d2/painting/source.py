@@ -22,6 +22,7 @@ def read_bytes(path: str | Path, num_bytes: int) -> bytes:
         ImageError: The file is missing, no regular file, or of another size (then it is not read).
     """
     try:
+        # Before it is opened: a pipe would block, and a changed size spares reading and hashing.
         info = os.stat(path)
         check_regular(path, info)
         if info.st_size != num_bytes:
@@ -36,8 +37,8 @@ def read_bytes(path: str | Path, num_bytes: int) -> bytes:
 def read_source(source: SourceImage, image_root: str | Path) -> npt.NDArray[np.uint8]:
     """Read a job's image, uint8 RGB (H, W, 3), and check that it is the one asked for.
 
-    The bytes that are hashed are those that are decoded, so a file that changes meanwhile cannot
-    end up under the key of its predecessor.
+    The bytes that are hashed are those that are decoded, so a file that changes in between
+    cannot end up under the key of its predecessor.
 
     Raises:
         ImageError: The file is unusable or not the one that the job was made for.
@@ -51,6 +52,7 @@ def read_source(source: SourceImage, image_root: str | Path) -> npt.NDArray[np.u
             "the file has changed"
         )
     image = decode_image(content, path)
+    # Masks are drawn at the data set's size, so they would not fit a picture of another.
     if image.shape[:2] != (source.height, source.width):
         raise ImageError(
             f"{path}: is {image.shape[1]} x {image.shape[0]} pixels, "

@@ -50,11 +50,13 @@ def erode_background(background_mask: BoolMask, kernel: int) -> BoolMask:
     if kernel < 1 or kernel % 2 == 0:
         raise ValueError(f"kernel={kernel!r} must be odd and at least 1")
     window = np.ones((kernel, kernel), dtype=np.uint8)
+    # OpenCV's default border never is the minimum, which is the same as replicated edges.
     return cv2.erode(background_mask.astype(np.uint8), window).astype(bool)
 
 
 def square_object_mask(object_mask: BoolMask, S: int) -> BoolMask:
     """Squash an object mask (H, W) into the square, bool (S, S): any coverage counts."""
+    # One axis, then the other: a rectangle is touched if any of its rows is.
     return _squash_rows(_squash_rows(object_mask, S).T, S).T
 
 
@@ -120,6 +122,7 @@ def composite(painted: Picture, source: Picture, object_mask: BoolMask) -> Pictu
 
 def mask_to_rle(object_mask: BoolMask) -> dict[str, Any]:
     """A mask, bool (H, W), as compressed COCO RLE in JSON values: ``size`` and ``counts``."""
+    # pycocotools takes nothing but Fortran order.
     encoded = coco_mask.encode(np.asfortranarray(object_mask, dtype=np.uint8))
     return {"size": list(object_mask.shape), "counts": encoded["counts"].decode("ascii")}
 
@@ -131,6 +134,7 @@ def mask_from_rle(encoded: Mapping[str, Any]) -> BoolMask:
         ValueError: The RLE is malformed or too large.
     """
     height, width = encoded["size"]
+    # First, because a damaged record can claim any size.
     if height * width > MAX_PIXELS:
         raise ValueError(f"an RLE of {width} x {height} has more than {MAX_PIXELS} pixels")
     return rle.to_mask(
@@ -142,8 +146,10 @@ def _squash_rows(object_mask: BoolMask, S: int) -> BoolMask:
     """Bring axis 0 to length S; a cell is True if any row that it overlaps is."""
     rows = object_mask.shape[0]
     cells = np.arange(S, dtype=np.int64)
+    # In integers, so that no row is lost to rounding; -(a * -b // c) rounds a * b / c up.
     first, last = cells * rows // S, -((cells + 1) * -rows // S) - 1
     squashed = object_mask[first]
     for offset in range(1, int((last - first).max()) + 1):
+        # Cells may differ by a row; a shorter one looks at its last row twice.
         squashed |= object_mask[np.minimum(first + offset, last)]
     return squashed

@@ -118,6 +118,7 @@ def _add_polygons(
     encoded = coco_mask.frPyObjects(polygons, *object_mask.shape)
     areas = coco_mask.area(encoded)
     object_mask |= coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
+    # Without this, an object whose polygons cover no pixel centre would not be protected.
     visible = {owner for (owner, _), area in zip(extents, areas, strict=True) if area}
     for owner, extent in extents:
         if owner not in visible:
@@ -141,6 +142,7 @@ def _polygon_extent(
             f"a polygon spans {x0:g}..{x1:g} x {y0:g}..{y1:g}, far outside the image, "
             f"{width} x {height}"
         )
+    # pycocotools takes its samples along the longer axis of each edge.
     outline = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum()
     if outline > _MAX_OUTLINE:
         raise ValueError(f"a polygon's outline is {outline:g} pixels long, over {_MAX_OUTLINE:g}")

@@ -26,6 +26,7 @@ from bgaug_d2.errors import ImageError
 
 # Pillow's own limit for its warning; Detectron2 would go on to decode such a file.
 MAX_PIXELS = 178_956_970 // 2
+# Not all that Pillow reads: for EPS, for example, it starts Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _EXIF_ORIENTATION = 0x0112
@@ -91,6 +92,7 @@ def check_regular(path: str | Path, info: os.stat_result) -> None:
 def _decode(file: BinaryIO, name: str, max_pixels: int) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(file, formats=_FORMATS) as image:
+            # Pillow has read no more than the header yet, so a bomb is still harmless here.
             _check_header(image, name, max_pixels)
             return np.array(_orient(image).convert("RGB"))
     except ImageError:

@@ -31,16 +31,16 @@ def decode_counts(counts: str) -> list[int]:
     runs: list[int] = []
     number = shift = 0
     for position, code in enumerate(codes):
-        group = code - 48
+        group = code - 48  # the alphabet begins at the character 0
         if not 0 <= group < 64:
             raise ValueError(f"compressed RLE holds {chr(code)!r} at position {position}")
         number |= (group & 0x1F) << shift
         shift += 5
-        if group & 0x20:
+        if group & 0x20:  # the number goes on in the next group
             if shift >= _MAX_BITS:
                 raise ValueError(f"compressed RLE holds too long a number at position {position}")
             continue
-        if group & 0x10:
+        if group & 0x10:  # the sign of the whole number
             number -= 1 << shift
         if len(runs) > 2:
             number += runs[-2]
@@ -73,6 +73,7 @@ def validate(
             f"the image has {height} x {width}"
         )
     runs = decode_counts(counts) if isinstance(counts, str) else _checked(counts)
+    # Before any mask is made of them: broken runs can ask for any amount of memory.
     if sum(runs) != height * width:
         raise ValueError(f"RLE runs add up to {sum(runs)}, the image has {height * width} pixels")
     return runs

@@ -29,7 +29,8 @@ from bgaug_d2.worker.protocol import ProtocolError, Reply, encode_frame
 _ANSWER_S = 2.0
 # Seconds from one try to the next while a worker restarts or is busy; the pause doubles.
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.01, 0.5
-# A job whose worker died this often while painting it is taken for the cause.
+# A job whose worker died this often while painting it is taken for the cause. Once is not enough:
+# another job of the same batch may have killed the worker. The second time the job was alone.
 _MAX_DEATHS = 2
 
 _NOBODY = Reply("unavailable", "no worker answers")
@@ -137,6 +138,7 @@ class WorkerClient:
             return Reply("error", str(error))
         pause = _FIRST_PAUSE_S
         while (reply := self._ask_each(job, attempt)) is None:
+            # Rather an answer one pause too early than one after the deadline.
             if time.monotonic() + pause >= deadline:
                 self._record_failures(attempt)
                 return attempt.last
@@ -199,6 +201,7 @@ class WorkerClient:
         # The same key goes to the same worker first, so that a picture is not painted twice when
         # several loader processes ask for it.
         count = len(self.addresses)
+        # A key is a digest, so its digits spread the jobs evenly over the workers.
         first = int(key[:8], 16) % count
         return [(first + step) % count for step in range(count)]
 
@@ -214,6 +217,7 @@ class WorkerClient:
                 )
             except TimeoutError:
                 self._breakers[index].record(success=False)
+                # As a rule the whole request's deadline: no time is left for another worker.
                 return Reply("timeout", "the picture was not ready in time")
             except WorkerRemoved as error:
                 self._breakers[index].record(success=False)
@@ -238,7 +242,7 @@ class WorkerClient:
         return None if attempt.waiting_for else attempt.last
 
     def _record_failures(self, attempt: _Attempt) -> None:
-        # A worker that is busy works, so waiting for it in vain is no failure.
+        # A worker that is busy works, so it has not failed when no room becomes free.
         if attempt.last.status != "busy":
             for index in attempt.waiting_for:
                 self._breakers[index].record(success=False)

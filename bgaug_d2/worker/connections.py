@@ -86,7 +86,7 @@ class Connections:
                 raise WorkerDied(started)
             self._connections()[index] = connection
             return answer
-        except TimeoutError:
+        except TimeoutError:  # an OSError, too: without this line it would count as a death
             raise
         except (ProtocolError, OSError):
             raise WorkerDied(started) from None
@@ -99,6 +99,7 @@ class Connections:
         try:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
+                # 0 would switch to a socket that does not block.
                 connection.settimeout(max(deadline - time.monotonic(), 0.001))
                 connection.connect(address)
                 check_peer(connection)
@@ -108,6 +109,7 @@ class Connections:
         except TimeoutError:
             raise
         except FileNotFoundError:
+            # A worker that was given up has lost its socket, so waiting would not help.
             raise WorkerRemoved(f"there is no worker at {address}") from None
         except (OSError, ProtocolError) as error:
             raise WorkerRestarting(f"{address}: {error}") from None
@@ -116,6 +118,7 @@ class Connections:
     def _connections(self) -> dict[int, socket.socket]:
         """This thread's connections; a forked child closes those it inherited and makes its own."""
         local = self._local
+        # Two processes on one socket would read each other's answers.
         if getattr(local, "pid", None) != os.getpid():
             for connection in getattr(local, "connections", {}).values():
                 connection.close()

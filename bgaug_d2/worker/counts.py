@@ -1,4 +1,4 @@
-"""Named counters that several threads raise."""
+"""Named counters that several threads increase."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ class Counts:
     """Counters by name, each from 0."""
 
     def __init__(self) -> None:
+        # `+=` reads and then writes: without the lock, two threads could lose a count.
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
-        """Raise one counter by one."""
+        """Increase one counter by one."""
         with self._lock:
             self._counts[name] += 1
 

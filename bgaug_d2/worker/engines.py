@@ -48,6 +48,7 @@ ENGINES = {
     "toy_backgrounds": EngineKind(
         "bgaug_d2.data.toy.drawing_engine:build_drawing_engine",
         identify_drawing,
+        # It draws backgrounds of the toy world itself, and nothing else.
         needs_model=False,
         paints_objects=False,
         toy_only=True,
@@ -88,6 +89,7 @@ def check_target(inpainter: InpainterConfig, recipe: RecipeConfig) -> None:
     Raises:
         ConfigError: The recipe paints objects and the engine paints backgrounds only.
     """
+    # Refused here, or every single job would fail later.
     if recipe.paints_objects and not ENGINES[inpainter.engine].paints_objects:
         raise ConfigError(
             f"inpainter.engine={inpainter.engine!r} draws backgrounds only, and "
@@ -108,5 +110,6 @@ def identify_inpainter(
         ConfigError: No inpainter is chosen, or a toy model for photographs.
         ModelError: The model cannot be found, fetched or read.
     """
+    # First, because its message names the choices; `identify` knows only its own engine.
     check_inpainter(inpainter, toy_world)
     return ENGINES[inpainter.engine].identify(inpainter)

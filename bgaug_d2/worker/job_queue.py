@@ -93,6 +93,7 @@ class JobQueue:
             if task is not None:
                 if waiter is not None:
                     task.waiters.append(waiter)
+                    # Joining late, it must still know that this job may be why a worker dies.
                     waiter.put(STARTED)
                 return True
             task = self._waiting_with_client.get(key) or self._prefetch.get(key)
@@ -140,7 +141,7 @@ class JobQueue:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Start nothing any more; every ``take`` returns None."""
+        """Start no further task; every ``take`` returns None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -167,6 +168,7 @@ class JobQueue:
         task = task or next(reversed(self._prefetch.values()), None)
         if task is None or not self._running:
             return task
+        # No task behind this one starts instead: small ones could keep a large one waiting long.
         room = self._running_bytes + _estimate_bytes(task.job) <= self._max_running_bytes
         if task.isolated or len(self._running) >= self._max_running or not room:
             return None

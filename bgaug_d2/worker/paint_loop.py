@@ -72,6 +72,7 @@ class PaintLoop:
         self._inbox: SimpleQueue[tuple[Task, PaintRequest] | threading.Event] = SimpleQueue()
         self._in_engine: dict[str, Task] = {}
         self._steps = 0
+        # A few only: the rate is that of now, not of the whole run.
         self._painted_at: deque[float] = deque(maxlen=64)
 
     @property
@@ -90,6 +91,7 @@ class PaintLoop:
 
     def images_per_second(self) -> float:
         """Pictures per second, from the first of the last 64 until now."""
+        # A copy, because other threads add to it. Until now, so that a stop lowers the rate.
         times = list(self._painted_at)
         return len(times) / (time.monotonic() - times[0]) if len(times) > 1 else 0.0
 
@@ -124,6 +126,7 @@ class PaintLoop:
                 logger.exception("job %s", task.job.key)
                 self._counts.add("unexpected")
                 reply = Reply("error", f"{type(error).__name__}: {error}")
+            # Without a lock: a lost count does no harm, because only growth is looked at.
             self._steps += 1
             if reply is not None:
                 self._settle(task, reply)
@@ -136,6 +139,7 @@ class PaintLoop:
                 item = self._inbox.get(block=wait)
             except Empty:
                 return
+            # The rest without waiting, so that all that has come can share the next UNet call.
             wait = False
             if isinstance(item, threading.Event):
                 if not self._engine.pending:  # a busy engine shows its progress
@@ -160,7 +164,7 @@ class PaintLoop:
         reply = known_reply(self._cache, task.job.key)
         if reply is not None:
             return reply
-        if self._cache.read_only:  # painting would be in vain
+        if self._cache.read_only:  # the painted picture could not be stored
             return _NO_WRITE
         try:
             prepared = prepare(task.job, self._image_root)
@@ -182,6 +186,7 @@ class PaintLoop:
         task.result = None  # frees the square while further passes run
         if result.image is None:
             self._counts.add("engine_errors")
+            # Another seed may help: values that are not finite can depend on the noise.
             again = self._retry(task, prepared)
             return None if again else Reply("error", str(result.error))
         finished = finish(prepared, result.image)
@@ -200,6 +205,7 @@ class PaintLoop:
             return _NO_WRITE
         self._counts.add("painted")
         self._painted_at.append(time.monotonic())
+        # Now that the cache has it: the supervisor takes this for proof that the worker works.
         self._on_painted()
         return Reply("done")
 

@@ -70,9 +70,11 @@ class WorkerPool:
             for supervisor in self._supervisors:
                 supervisor.start()
             for supervisor in self._supervisors:
+                # After all are started: they load their models side by side.
                 supervisor.settled.wait()
                 if supervisor.fault is not None:
                     raise WorkerStartError(f"{supervisor.name} did not start: {supervisor.fault}")
+        # Ctrl-C as well must leave no process behind.
         except BaseException:
             self.stop()
             raise

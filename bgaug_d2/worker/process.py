@@ -130,7 +130,7 @@ def _report(events: int, event: bytes) -> None:
 
 
 def _end_on_fault(fault: threading.ExceptHookArgs) -> None:
-    """End the process: without this thread its jobs would wait forever; a restart helps."""
+    """End the process: without this thread its jobs would wait without end; a restart helps."""
     thread = fault.thread.name if fault.thread else "unknown"
     error = fault.exc_value or fault.exc_type()
     logger.error("thread %s ended", thread, exc_info=error)

@@ -24,6 +24,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# Bounds the memory that a faulty peer can make the other side use.
 MAX_FRAME = 4 * 1024 * 1024
 
 STATUSES = ("done", "rejected", "queued", "busy", "error", "timeout", "unavailable")
@@ -115,6 +116,7 @@ def encode_frame(message: dict[str, Any]) -> bytes:
         ProtocolError: The message is over ``MAX_FRAME``, holds NaN or infinity, or is no JSON.
     """
     try:
+        # allow_nan=False: by default json writes NaN, which is no JSON.
         body = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise ProtocolError(f"the message cannot be sent as JSON: {error}") from error
@@ -135,6 +137,7 @@ def send_frame(connection: socket.socket, frame: bytes, deadline: float) -> None
         OSError: The peer is gone, or (TimeoutError) does not read.
     """
     connection.settimeout(_remaining(deadline))
+    # The time-out of sendall is for the whole frame, not for each part of it.
     connection.sendall(frame)
 
 
@@ -154,6 +157,7 @@ def receive_frame(
         OSError: The peer is gone, or (TimeoutError) too slow.
     """
     connection.settimeout(None if deadline is None else _remaining(deadline))
+    # One byte alone: silence between two frames is allowed, a pause inside one is not.
     first = connection.recv(1)
     if not first:
         return None
@@ -173,6 +177,7 @@ def check_peer(connection: socket.socket) -> None:
         ProtocolError: The peer belongs to somebody else.
         OSError: The peer is gone.
     """
+    # The kernel fills these in, so a peer cannot forge them.
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(credentials)
     if uid != os.geteuid():
@@ -200,8 +205,9 @@ def _remaining(deadline: float) -> float:
 
 def _decode(body: bytes) -> dict[str, Any]:
     try:
+        # Python's parser takes NaN and Infinity unless its callback refuses them.
         message = json.loads(body.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the latter from deep nesting
         raise ProtocolError(f"the frame is no JSON: {type(error).__name__}: {error}") from error
     if not isinstance(message, dict):
         raise ProtocolError(f"the frame is a {type(message).__name__}, not an object")

@@ -76,10 +76,12 @@ class JobServer:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Bind elsewhere and rename, so that the path exists only once it accepts connections.
         unready = self._spec.socket + "~"
+        # A process that died between bind and rename leaves this file, and bind would fail on it.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(unready)
         listener.bind(unready)
         listener.listen(128)
+        # Until now a killed process's file stays: it refuses, which tells clients of a restart.
         os.replace(unready, self._spec.socket)
         threading.Thread(target=self._accept, args=(listener,), name="accept", daemon=True).start()
 
@@ -90,6 +92,7 @@ class JobServer:
             except OSError as error:  # out of descriptors, or the client left before
                 self._counts.add("turned_away")
                 logger.warning("a connection failed: %s", error)
+                # Out of descriptors, accept fails again at once: no busy loop.
                 time.sleep(0.5)
                 continue
             if not self._free.acquire(blocking=False):
@@ -130,6 +133,7 @@ class JobServer:
                 job = self._read_job(message)
             except JobError as error:
                 self._counts.add("refused")
+                # An answer, not a closed connection: the client's next job may be sound.
                 yield Reply("error", str(error)).to_dict()
                 return
             yield from self._request(job, message) if op == "request" else self._enqueue(job)
@@ -141,6 +145,7 @@ class JobServer:
         recipe, spec = job.recipe, self._spec
         wanted = (recipe.model.sha256, recipe.dtype, recipe.scheduler)
         loaded = (spec.recipe_model_sha256, spec.dtype, SCHEDULER)
+        # Other weights or another format would paint other pixels than the key promises.
         if wanted != loaded:
             raise JobError(f"the job wants {wanted} (model, dtype, scheduler), loaded is {loaded}")
         try:
@@ -159,6 +164,7 @@ class JobServer:
             self._counts.add("busy")
             yield Reply("busy", "the queue is full").to_dict()
             return
+        # No time limit: the paint loop settles every job, and the client has its own deadline.
         while (answer := waiter.get()) == STARTED:
             yield answer
         yield answer

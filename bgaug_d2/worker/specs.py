@@ -42,6 +42,7 @@ def worker_spec(
         options["compile"] = settings.recipe.resolution
         options["cuda_graphs"] = worker.cuda_graphs
     if device == "cpu":
+        # By itself torch would take all cores in each of the processes.
         options["threads"] = cpu_threads(len(worker.devices), use_all_cores)
     return WorkerSpec(
         engine=engine.builder,

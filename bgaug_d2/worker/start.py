@@ -69,12 +69,13 @@ def painting_workers(
         WorkerStartError: A process did not start, and ``on_miss`` is ``wait``.
     """
     devices = worker_devices(settings.worker)
+    # To identify a model can mean to read all of its weights, so it is not done twice.
     identity, model_path = model or identify_inpainter(inpainter)
     check_target(inpainter, settings.recipe)
     # The first device stands for all: `worker_devices` allows one kind only.
     painter = PainterInfo(identity, resolve_dtype(inpainter, devices[0]), image_root)
     pool = None
-    if settings.on_miss != "error":
+    if settings.on_miss != "error":  # else nobody would ask the processes for anything
         engine = ENGINES[inpainter.engine]
         specs = [
             worker_spec(settings, engine, painter, model_path, device, use_all_cores)
@@ -98,6 +99,7 @@ def painting_without_workers(
         ConfigError: The inpainter cannot paint the recipe's target.
     """
     check_target(inpainter, settings.recipe)
+    # Also without painting: the device may decide the dtype, which is in every key.
     device = worker_devices(settings.worker)[0]
     return PainterInfo(identity, resolve_dtype(inpainter, device), image_root)
 
@@ -106,6 +108,7 @@ def _start(pool: WorkerPool, settings: BgAugConfig) -> WorkerPool | None:
     try:
         pool.start()
     except WorkerStartError as error:
+        # With on_miss=original no fault of painting may end training (rule 4 of docs/design.md).
         if settings.on_miss != "original":
             raise
         logger.warning(

@@ -60,7 +60,7 @@ def paint_backgrounds(
     """Backgrounds from pure noise, without any object to go around, uint8 (N, S, S, 3).
 
     Args:
-        engine: Of the model.
+        engine: The engine of the model that is judged.
         prompts: One a picture.
         size: S, in pixels.
         recipe: Its diffusion settings are used.
@@ -75,6 +75,7 @@ def paint_backgrounds(
                 request_id=str(number),
                 image=grey,
                 painted_mask=everything,
+                # All steps, so that nothing of the grey picture is left.
                 T_hat=recipe.num_inference_steps,
                 seed=seed + number,
                 prompt=prompt,
@@ -86,6 +87,7 @@ def paint_backgrounds(
             if result.image is None:
                 raise RuntimeError(f"painting failed: {result.error}")
             painted[result.request_id] = result.image
+    # By number, because the engine answers in any order.
     return np.stack([painted[str(number)] for number in range(len(prompts))])
 
 
@@ -98,11 +100,12 @@ def assess(
         real: Backgrounds that the model was not trained on, the same size, all kinds.
         decoded: The same after the autoencoder, uint8 (N, S, S, 3).
         painted: By kind, uint8 (N, S, S, 3).
-        seed: Of the classifiers.
+        seed: Seed of the classifiers.
     """
     kinds = list(BACKGROUNDS)
     images = _tensor(np.stack([each.image for each in real]))
     labels = torch.tensor([kinds.index(each.kind) for each in real])
+    # One half trains the judge, the other measures: it would know its own training pictures.
     half = len(images) // 2
     judge = _train_classifier(images[:half], labels[:half], len(kinds), seed)
     correct = (_scores(judge, images[half:]).argmax(1) == labels[half:]).float().mean()
@@ -111,6 +114,7 @@ def assess(
     for number, kind in enumerate(kinds):
         own = _tensor(painted[kind])
         recognised[kind] = float((_scores(judge, own).argmax(1) == number).float().mean())
+        # Real ones that the judge was not trained on, as it was not on the painted ones.
         like = images[half:][labels[half:] == number]
         diversity[kind] = _spread(judge, own) / _spread(judge, like)
     return Assessment(
@@ -124,6 +128,7 @@ def assess(
 
 
 def _discriminator_accuracy(real: torch.Tensor, fake: torch.Tensor, seed: int) -> float:
+    # As many of each, so that chance is 0.5.
     count = min(len(real), len(fake))
     both = []
     for each in (real, fake):
@@ -145,6 +150,7 @@ def _train_classifier(
 ) -> torch.nn.Sequential:
     """A small convolutional network, trained on random mirrored crops."""
     rng = torch.Generator().manual_seed(seed)
+    # Initial weights come from torch's global generator, whose state the caller keeps.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _classifier(classes)
@@ -174,6 +180,7 @@ def _classifier(classes: int) -> torch.nn.Sequential:
             torch.nn.BatchNorm2d(after),
             torch.nn.ReLU(),
         ]
+    # Pooled over any size: crops for scores, whole pictures for `_spread`.
     head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(_FEATURES, classes)]
     return torch.nn.Sequential(*layers, *head)
 
@@ -181,6 +188,7 @@ def _classifier(classes: int) -> torch.nn.Sequential:
 @torch.inference_mode()
 def _scores(network: torch.nn.Sequential, images: torch.Tensor) -> torch.Tensor:
     """Scores of the four corners' crops, summed, (N, classes)."""
+    # The classifier was trained on crops; the corners together show the picture to its borders.
     far = images.shape[-1] - CROP
     corners = [(top, left) for top in (0, far) for left in (0, far)]
     return sum(

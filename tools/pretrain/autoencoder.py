@@ -22,8 +22,8 @@ def train_autoencoder(vae: Any, images: torch.Tensor, folder: Path, steps: int, 
         vae: An AutoencoderKL.
         images: uint8 (N, 3, S, S).
         folder: For log and checkpoints.
-        steps: In all.
-        seed: Of crops and noise.
+        steps: How many in all.
+        seed: Seed of crops and noise.
     """
 
     def step(rng: torch.Generator) -> torch.Tensor:

@@ -21,12 +21,12 @@ class Training:
     """What the card says of a training run.
 
     Attributes:
-        command: That repeats it.
+        command: The command that repeats it.
         machine: Processor and threads, or GPU.
         pictures: Number of training pictures.
         size: Their side, in pixels.
-        seed: Of everything.
-        commit: Of the code.
+        seed: The one seed of everything.
+        commit: The commit of the code.
         date: ISO 8601.
     """
 
@@ -51,10 +51,10 @@ def write_card(
 
     Args:
         path: The card, Markdown.
-        training: Of the run.
-        found: Of the finished model.
-        settings: With which it painted what was assessed.
-        folder: That has the logs ``vae.jsonl`` and ``unet.jsonl``.
+        training: What there is to say about the run.
+        found: The assessment of the finished model.
+        settings: The recipe with which it painted what was assessed.
+        folder: The one with the logs ``vae.jsonl`` and ``unet.jsonl``.
         sizes: Parameters of each part.
     """
     logs = {name: _read_log(folder / f"{name}.jsonl") for name in ("vae", "unet")}

@@ -65,12 +65,13 @@ def train_denoiser(
         denoiser: Trained in place.
         tokenizer: A CLIPTokenizer.
         latents: Scaled, float32 (N, 4, h, w).
-        captions: Of each picture, those that it may be shown with.
+        captions: For each picture, those that it may be shown with.
         folder: For log and checkpoints.
-        steps: In all.
-        seed: Of batches, noise, timesteps and dropped prompts.
+        steps: How many in all.
+        seed: Seed of batches, noise, timesteps and dropped prompts.
     """
     schedule = DDPMScheduler(**NOISE)
+    # Each caption is tokenised once, not in every step.
     table = {text: _tokens(tokenizer, text) for each in captions for text in ("", *each)}
     snr = schedule.alphas_cumprod / (1 - schedule.alphas_cumprod)
     weights = snr.clamp(max=_SNR_LIMIT) / (snr + 1)  # of errors of v

@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.training_steps,
         arguments.seed,
     )
+    # Only the UNet is distilled; all other parts stay the teacher's.
     shutil.copytree(
         TINY_MODEL,
         arguments.model,

@@ -35,9 +35,9 @@ class FewSteps:
     """What is distilled into what.
 
     Attributes:
-        steps: Of the student, ``T``.
-        substeps: Of the teacher for each of them, of first order.
-        guidance_scale: Of the teacher.
+        steps: ``T`` of the student.
+        substeps: Steps of the teacher for each of them, of first order.
+        guidance_scale: The teacher's.
         batch: Rows of a training step.
     """
 
@@ -55,7 +55,7 @@ class Target:
 
         Args:
             model: The teacher, which predicts v.
-            few: Of the student.
+            few: What is distilled into what.
         """
         self._few = few
         self._teacher = predictor(model.unet)
@@ -84,11 +84,13 @@ class Target:
         for substep in range(self._few.substeps):
             index = places * self._few.substeps + substep
             v = self._guided(latents, self._fine_timesteps[index], embeddings)
+            # In first order the previous x0 has weight 0, so any tensor may stand for it.
             latents, _ = advance(latents, latents, v, self._fine[index])
         # Solve the student's step, and then the definition of v, for what it has to answer.
         _, _, from_latents, from_x0, *_ = self._coarse[places].T[:, :, None, None, None]
         x0 = (latents - from_latents * noisy) / from_x0
         alpha, sigma = (each[places][:, None, None, None] for each in (self.alpha, self.sigma))
+        # sigma is not 0: places are levels before a step, and only the last level is clean.
         return (alpha * noisy - x0) / sigma
 
     def _guided(
@@ -116,11 +118,11 @@ def distil(
     Args:
         model: The teacher, on a CPU, in float32; it predicts v and is not changed.
         latents: Scaled ones of pictures, float32 (N, C, h, w).
-        captions: Of each picture, those that it may be shown with.
+        captions: For each picture, those that it may be shown with.
         folder: For log and checkpoints; training goes on from what it has.
         few: What is distilled into what.
-        training_steps: In all.
-        seed: Of batches, steps and noise.
+        training_steps: How many in all.
+        seed: Seed of batches, steps and noise.
     """
     student = copy.deepcopy(model.unet).requires_grad_(True)
     loss = distillation_loss(model, predictor(student), latents, captions, few)

@@ -15,7 +15,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 100  # steps
-_SAVE_EVERY_S = 120.0
+_SAVE_EVERY_S = 120.0  # about the most that an interruption can cost
 _WARMUP = 100  # steps
 
 Step = Callable[[torch.Generator], torch.Tensor]
@@ -50,13 +50,13 @@ def train(
     checkpoint, with the same random numbers as an uninterrupted run.
 
     Args:
-        name: Of the stage.
+        name: The stage's name.
         folder: Exists.
         module: Its parameters are trained in place.
         step: From a generator for all randomness to the loss of one batch.
-        steps: In all.
+        steps: How many in all.
         learning_rate: Largest, reached after the warm-up.
-        seed: Of the generators; each step has its own.
+        seed: Seed of the generators; each step has its own.
     """
     optimizer = torch.optim.AdamW(
         module.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01
@@ -103,6 +103,7 @@ def _load(
     """Steps done and seconds spent before; 0 where there is no checkpoint."""
     if not path.is_file():
         return 0, 0.0
+    # weights_only: a checkpoint's pickle could otherwise run code.
     content = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(content["module"])
     optimizer.load_state_dict(content["optimizer"])
@@ -119,4 +120,5 @@ def _save(
     content = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
     scratch = path.with_suffix(".tmp")
     torch.save({**content, "steps": steps, "seconds": seconds}, scratch)
+    # At once, so that an interruption leaves the old checkpoint or the new one.
     os.replace(scratch, path)

@@ -71,6 +71,7 @@ def new_tokenizer(texts: Iterable[str], folder: Path) -> Any:
     """
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     bpe.normalizer = normalizers.Lowercase()
+    # CLIP's pattern, for ASCII and without apostrophes: merges must fit how it splits.
     bpe.pre_tokenizer = pre_tokenizers.Split(
         Regex(r"[a-z]+|[0-9]|[^\sa-z0-9]+"), "removed", invert=True
     )
@@ -78,8 +79,10 @@ def new_tokenizer(texts: Iterable[str], folder: Path) -> Any:
     trainer = trainers.BpeTrainer(
         vocab_size=2048, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False
     )
+    # Sorted: the order of a set of texts changes from process to process.
     bpe.train_from_iterator(sorted(set(texts)), trainer)
     merges = json.loads(bpe.to_str())["model"]["merges"]
+    # The tokenizers library has written a merge as text or as a list, depending on its version.
     pairs = [each.split(" ") if isinstance(each, str) else each for each in merges]
     tokens = dict.fromkeys([*letters, *(f"{letter}</w>" for letter in letters)])
     tokens |= dict.fromkeys("".join(pair) for pair in pairs)

@@ -37,7 +37,7 @@ def draw_pictures(numbers: range, size: int, processes: int = 1) -> list[Trainin
         numbers: Even ones are empty backgrounds, odd ones full scenes.
         size: S, the side of the squares in pixels. As in inpainting, a picture of another format
             is squashed.
-        processes: That draw side by side.
+        processes: How many draw side by side.
     """
     draw = partial(draw_picture, size=size)
     if processes == 1:
@@ -50,6 +50,7 @@ def draw_picture(number: int, size: int) -> TrainingPicture:
     """Picture ``number``: an empty background if that is even, else a full scene."""
     rng = np.random.default_rng([_SEED, number])
     if number % 2:
+        # Half of the number: even and odd numbers get the same picture formats in turn.
         picture, placed, kind = draw_scene(rng, number // 2, size, bias=0.0)
         return TrainingPicture(_square(picture, size), scene_captions(placed, kind), kind)
     kind = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]

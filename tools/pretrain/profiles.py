@@ -57,13 +57,16 @@ def measure_profiles(
         By profile ``images_per_s``, ``recognised``, ``discriminator_accuracy`` and ``diversity``,
         means over the kinds.
     """
+    # Even numbers have no objects.
     real = draw_pictures(range(HELD_OUT, HELD_OUT + 4 * len(BACKGROUNDS) * samples, 2), SIZE)
     decoded = through_autoencoder(model, [each.image for each in real])
     found = {}
     for name, changed in profiles.items():
         began = time.perf_counter()
+        # A new engine, so that no profile gains from pictures that another has encoded.
         painted = _paint(Engine(model, max_batch_rows), samples, replace(FULL, **changed))
         seconds = time.perf_counter() - began
+        # One seed, so that all profiles have the same judges.
         judged = assess(real, decoded, painted, seed=0)
         found[name] = {
             "images_per_s": samples * len(painted) / seconds,

@@ -42,9 +42,9 @@ class TrainingSize:
 
     Attributes:
         pictures: Drawn for training.
-        vae_steps, unet_steps: Of the two stages.
+        vae_steps, unet_steps: Training steps of the two stages.
         samples: Pictures of each kind that the finished model paints to be judged; at least 4.
-        seed: Of weights, batches and noise.
+        seed: Seed of weights, batches and noise.
     """
 
     pictures: int = 12_000
@@ -82,6 +82,7 @@ def train_tiny(out: Path, size: TrainingSize) -> dict[str, torch.nn.Module]:
 
 def write_tiny(parts: dict[str, torch.nn.Module], out: Path, model_folder: Path) -> None:
     """Write a model folder: weights in float16, but for those of the small text encoder."""
+    # Files that an older model left here would enter the new one's digest.
     shutil.rmtree(model_folder, ignore_errors=True)
     shutil.copytree(out / TOKENIZER, model_folder / TOKENIZER)
     parts = {**parts, "vae": parts["vae"].half(), "unet": parts["unet"].half()}
@@ -94,6 +95,7 @@ def describe_tiny(out: Path, model_folder: Path, samples: int, training: Trainin
     model = load_model(model_folder, "cpu", "float32", identity)
     engine = Engine(model, max_batch_rows=8)
     settings = RecipeConfig(num_inference_steps=20, guidance_scale=GUIDANCE)
+    # Even numbers have no objects: backgrounds are compared with backgrounds.
     held_out = range(HELD_OUT, HELD_OUT + 4 * len(BACKGROUNDS) * samples, 2)
     real = draw_pictures(held_out, SIZE)
     decoded = through_autoencoder(model, [each.image for each in real])

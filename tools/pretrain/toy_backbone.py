@@ -43,9 +43,9 @@ class PretrainingSize:
     Attributes:
         pictures: Drawn for training; a tenth of that number more for measuring.
         resolution: Their side, in pixels.
-        steps: Of 32 pictures each.
+        steps: Training steps, with 32 pictures each.
         learning_rate: Largest of the one-cycle schedule.
-        seed: Of weights and batches.
+        seed: Seed of weights and batches.
     """
 
     pictures: int = 20_000
@@ -69,10 +69,10 @@ def pretrain_backbone(cfg: CfgNode, path: Path, size: PretrainingSize, processes
     """Train the ResNet of a detector's configuration and write it for ``MODEL.WEIGHTS``.
 
     Args:
-        cfg: Of an FPN detector; ``MODEL.RESNETS`` and pixel statistics are taken from it.
+        cfg: An FPN detector's; ``MODEL.RESNETS`` and pixel statistics are taken from it.
         path: Written, safetensors in float16; about 3 MB for the toy detector.
         size: How much.
-        processes: That draw side by side.
+        processes: How many draw side by side.
 
     Returns:
         Accuracy, 0..1, on pictures that were not trained on.
@@ -82,12 +82,14 @@ def pretrain_backbone(cfg: CfgNode, path: Path, size: PretrainingSize, processes
     logger.info("drew %d pictures", len(images))
     torch.manual_seed(size.seed)
     cfg = cfg.clone()
+    # The classifier sees the last stage, and through it trains all others.
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
     network = _Classifier(cfg)
     _train(network, images[held_out:], labels[held_out:], size)
     correct = _accuracy(network, images[:held_out], labels[:held_out])
     logger.info("accuracy %.3f on %d pictures not trained on", correct, held_out)
     weights = {
+        # BatchNorm's counters are integers and stay so.
         _PREFIX + name: value.half() if value.is_floating_point() else value
         for name, value in network.backbone.state_dict().items()
     }
@@ -107,6 +109,7 @@ class _Classifier(torch.nn.Module):
         self.head = torch.nn.Linear(width, len(SHAPES))
         self.register_buffer("mean", torch.tensor(cfg.MODEL.PIXEL_MEAN).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(cfg.MODEL.PIXEL_STD).view(1, 3, 1, 1))
+        # Trained in the detector's channel order, or its first layer would not fit.
         self.order = [2, 1, 0] if cfg.INPUT.FORMAT == "BGR" else [0, 1, 2]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         "--model", type=Path, default=TINY_MODEL, help="folder to write [the package's own]"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads [all]")
+    # An option for each field, so that the tool and the dataclass always agree.
     for field in fields(TrainingSize):
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",

@@ -23,6 +23,7 @@ DETECTOR = Path(__file__).resolve().parents[2] / "configs" / "detector" / "toy_m
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=TOY_BACKBONE, help="[the package's own]")
+    # An option for each field, so that the tool and the dataclass always agree.
     for field in fields(PretrainingSize):
         name, default = field.name.replace("_", "-"), field.default
         parser.add_argument(f"--{name}", type=type(default), default=default, help="[%(default)s]")

@@ -14,7 +14,7 @@ import torch
 from bgaug_d2.inpaint.model.load import InpaintModel
 
 FEW_ROWS = 4  # two pictures with guidance
-_ANY_TIMESTEP = 500
+_ANY_TIMESTEP = 500  # compiling depends on shapes, not on values
 
 
 class CompiledUnet:
@@ -31,6 +31,7 @@ class CompiledUnet:
                 faster than its kernels can be launched. On a CPU it changes nothing.
         """
         unet = unet.to(memory_format=torch.channels_last)
+        # Not dynamic: calls are padded, so there are two shapes, and each gets code of its own.
         self._full = torch.compile(unet, dynamic=False)
         self._few = self._full
         self._max_batch_rows = max_batch_rows

@@ -32,6 +32,7 @@ class LatentCache:
         content = hashlib.blake2b(image.tobytes(), digest_size=16)
         if blanked is not None:
             content.update(blanked.tobytes())
+        # The side says where the picture's bytes end and the mask's begin.
         digest = content.digest() + len(image).to_bytes(4, "big")
         if digest in self._known:
             self.hits += 1

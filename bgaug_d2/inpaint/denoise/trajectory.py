@@ -55,7 +55,7 @@ class Trajectory:
     Attributes:
         request: The request.
         table: The solver's, for the request's full schedule.
-        embeddings: Of the prompt and, with guidance, of the negative prompt, each (L, D).
+        embeddings: Those of the prompt and, with guidance, of the negative prompt, each (L, D).
         painted: bool (1, h, w), True on the cells that are painted.
         original: Encoded original, (C, h, w); None for a 9-channel UNet.
         inpaint_channels: Further input channels of a 9-channel UNet, (C + 1, h, w), or None.
@@ -138,7 +138,7 @@ def start_trajectory(
     Args:
         model: A loaded model.
         request: Checked by the caller.
-        table: Of the request's schedule.
+        table: The solver's table for the request's schedule.
         encoder: Encodes the original.
     """
     # 1. Noise, and which latent cells are painted
@@ -266,7 +266,7 @@ def _guide(
     """Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598, eq. 6).
 
     Args:
-        prediction: Of the R rows, (R, C, h, w).
+        prediction: The UNet's, for each of the R rows, (R, C, h, w).
         pictures: B.
         pairs: int64 (R - B,), numbers of the pictures that have an unconditional branch.
         scales: Their guidance scales, in the same order.

@@ -40,6 +40,7 @@ def predict(
             prediction = model.unet(
                 chunk_inputs, chunk_timesteps, encoder_hidden_states=texts, return_dict=False
             )[0]
+        # float32 from here on: the solver's differences are small against its terms.
         predictions.append(prediction.float())
     return torch.cat(predictions)
 
@@ -68,10 +69,12 @@ def predict_with_cache(
     Returns:
         Predictions, float32 (R, C, h, w), and each row's features: new ones of ``full_rows``.
     """
+    # The two kinds of rows run different parts of the UNet, so they cannot share a call.
     cached_rows = sorted(set(range(len(inputs))) - set(full_rows))
     features = list(cached_features)
     predictions: dict[int, torch.Tensor] = {}
     for chunk in _chunks(full_rows, max_batch_rows):
+        # A list as an index would be copied by torch, and the host would wait for the GPU.
         picked = copy_to_device_async(torch.tensor(chunk), model.device)
         predicted, new = full_step(
             model.unet, inputs[picked], timesteps[picked], embeddings[picked]
@@ -86,6 +89,7 @@ def predict_with_cache(
             model.unet, inputs[picked], timesteps[picked], embeddings[picked], known
         )
         predictions |= dict(zip(chunk, predicted.float(), strict=True))
+    # The calls answered the rows out of their order.
     ordered = [predictions[row] for row in range(len(inputs))]
     return torch.stack(ordered), [each for each in features if each is not None]
 

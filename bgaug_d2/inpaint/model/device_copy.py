@@ -47,6 +47,7 @@ def copy_to_host_async(*tensors: torch.Tensor) -> HostCopy:
     copies = tuple(torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors)
     for copy, each in zip(copies, tensors, strict=True):
         copy.copy_(each, non_blocking=True)
+    # Pinned memory may be read only after the copy; the event says when, without a wait.
     event = torch.cuda.Event()
     event.record(torch.cuda.current_stream(device))
     return HostCopy(copies, event)

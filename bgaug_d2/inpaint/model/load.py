@@ -39,7 +39,7 @@ class InpaintModel:
         vae_factor: Pixels per latent cell along a side.
         latent_channels: C, channels of a latent.
         unet_in_channels: C (eq. 2 of the paper) or 2 C + 1 (an inpainting UNet): 4 or 9.
-        device, dtype: Of the weights; latents between two steps are float32 all the same.
+        device, dtype: Those of the weights; latents between two steps are always float32.
         compiled_unet: A ``CompiledUnet``, or a stand-in; None calls ``unet`` as it is.
     """
 
@@ -72,6 +72,7 @@ def load_model(path: str | Path, device: str, dtype: str, identity: ModelIdentit
     folder = Path(path)
     if dtype not in DTYPES:
         raise ModelError(f"dtype={dtype!r} is not allowed; choose one of {', '.join(DTYPES)}")
+    # Cheap checks come first: reading the weights takes longest.
     configs = {name: _read_config(folder, name) for name in (*_WEIGHTS, "scheduler")}
     for name in _WEIGHTS:
         _check_weights(folder, name)
@@ -86,6 +87,7 @@ def load_model(path: str | Path, device: str, dtype: str, identity: ModelIdentit
         unet=unet,
         prompts=PromptEncoder(parts["tokenizer"], parts["text_encoder"]),
         noise_config=configs["scheduler"],
+        # Every level of the autoencoder but the last one halves the sides.
         vae_factor=2 ** (len(vae.config.block_out_channels) - 1),
         latent_channels=vae.config.latent_channels,
         unet_in_channels=unet.config.in_channels,
@@ -133,6 +135,7 @@ def _check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
         raise ModelError(
             f"{folder / 'text_encoder'} is a {text.get('architectures')}, expected CLIPTextModel"
         )
+    # A key that is missing has diffusers' own default.
     latent = vae.get("latent_channels", 4)
     if unet.get("in_channels", 4) not in (latent, 2 * latent + 1) or latent != 4:
         raise ModelError(
@@ -146,6 +149,7 @@ def _check_fit(folder: Path, configs: dict[str, dict[str, Any]]) -> None:
             f"{folder}: unet.cross_attention_dim={unet.get('cross_attention_dim')} does not fit "
             f"text_encoder.hidden_size={text.get('hidden_size')}; the parts are of different models"
         )
+    # Each would need a further input, which our UNet calls do not give.
     for key in ("addition_embed_type", "class_embed_type", "time_cond_proj_dim"):
         if unet.get(key) is not None:
             raise ModelError(
@@ -169,10 +173,12 @@ def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     # The last line on a painting process's standard error is shown to the user: no bars there.
     disable_progress_bar()
     for name, kind in kinds.items():
+        # transformers has renamed this argument; diffusers still takes the old name.
         key = "dtype" if name == "text_encoder" else "torch_dtype"
         try:
             parts[name], report = kind.from_pretrained(
                 str(folder / name),
+                # Without it pickled weights would be read as well (rule 7 of docs/design.md).
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
@@ -181,6 +187,7 @@ def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         except Exception as error:  # noqa: BLE001 - a broken file can raise anything
             raise ModelError(f"{folder / name} cannot be loaded: {error}") from error
         # Without this check missing weights stay random, with no more than a warning.
+        # position_ids are the numbers from 0, no weights: a file may leave them out.
         missing = sorted(key for key in report["missing_keys"] if "position_ids" not in key)
         if missing or report["mismatched_keys"]:
             raise ModelError(
@@ -202,6 +209,7 @@ def _load_tokenizer(folder: Path, vocab_size: int) -> Any:
         tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # noqa: BLE001 - the tokenizers library raises bare Exceptions
         raise ModelError(f"{folder} cannot be loaded: {error}") from error
+    # A token beyond the encoder's table would fail only when it is painted with.
     if len(tokenizer) > vocab_size:
         raise ModelError(
             f"{folder} has {len(tokenizer)} tokens, the text encoder knows {vocab_size}; the parts "

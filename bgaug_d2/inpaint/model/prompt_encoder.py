@@ -39,6 +39,7 @@ class PromptEncoder:
     @torch.inference_mode()
     def _encode(self, prompt: str) -> torch.Tensor:
         """(L, D); a prompt beyond the encoder's length is cut, as in diffusers' pipelines."""
+        # Padded to the full length: embeddings of one call need the same shape.
         tokens = self._tokenizer(
             prompt,
             padding="max_length",

@@ -19,7 +19,7 @@ def write_model(
     Args:
         folder: Exists; the tokenizer's files belong into its ``tokenizer``.
         parts: ``vae``, ``unet`` and ``text_encoder``; saved as safetensors in their own dtype.
-        noise_config: Of the scheduler: number of training timesteps, betas, prediction type.
+        noise_config: For the scheduler: number of training timesteps, betas, prediction type.
         card: The model card, Markdown.
     """
     for name, part in parts.items():
@@ -58,6 +58,7 @@ def write_tokenizer(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary) + "\n", encoding="utf-8")
+    # The first line is the format's header, not a merge.
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     _write_json(
         folder / "tokenizer_config.json",
@@ -79,4 +80,5 @@ def _drop_versions(path: Path) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    # Sorted: the order of keys would change the bytes, and so the model's identity.
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
