@@ -38,6 +38,7 @@ def job(cfg: Composed) -> None:
     if experiment.bgaug.paints:  # otherwise `generate` says that nothing is to be painted
         check_inpainter(experiment.inpainter, experiment.dataset.is_toy)
         model = identify_inpainter(experiment.inpainter)
+    # Apart from the training's configuration, which may lie in the same folder.
     save_configs(cfg, experiment, painting=True)
     from bgaug_d2.runs.generate import generate
     from bgaug_d2.runs.train import log_to
@@ -45,6 +46,7 @@ def job(cfg: Composed) -> None:
     log_to(experiment.output_dir)
     report = generate(experiment, model)
     faults = report.counts["error"] + report.counts["unavailable"]
+    # At the end: one picture that cannot be painted does not stop the others.
     if faults:
         raise IncompleteError(
             f"{faults} pictures could not be painted; the reasons are above and in "
