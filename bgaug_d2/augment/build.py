@@ -35,6 +35,7 @@ def build_mapper(
     """
     rand_augment, paste = settings.rand_augment, settings.copy_paste
     if not rand_augment.num_ops and not paste.p:
+        # The stock mapper keeps what ours does not know: keypoints, proposals, panoptic labels.
         stock: Mapper = DatasetMapper(cfg, True)
         return stock
     _check_supported(cfg)

@@ -14,6 +14,7 @@ from bgaug_d2.augment.affine import AffineTransform, FloatArray
 from bgaug_d2.config.comparison import GEOMETRIC_OPS, PHOTOMETRIC_OPS
 from bgaug_d2.pixels.masks import Picture
 
+# The largest that `RandAugmentConfig` allows.
 _MAX_MAGNITUDE = 10.0
 _ENHANCERS = {
     "color": ImageEnhance.Color,
@@ -63,12 +64,14 @@ class RandAugment(Augmentation):
         height, width = image.shape[:2]
         transforms = []
         for index in np.random.randint(len(self.ops), size=self.num_ops):
+            # Drawn even where the sign has no use: later draws do not depend on the operation.
             strength = self.magnitude / _MAX_MAGNITUDE * np.random.choice((-1.0, 1.0))
             op = self.ops[index]
             if op in GEOMETRIC_OPS:
                 matrix = affine_matrix(op, strength, height, width)
                 transforms.append(AffineTransform(matrix, height, width))
             else:
+                # `partial` keeps this round's values; a lambda would see the last round's.
                 apply = functools.partial(
                     photometric, op=op, strength=strength, image_format=self.image_format
                 )
@@ -104,6 +107,7 @@ def photometric(image: Picture, op: str, strength: float, image_format: str) -> 
         changed = _ENHANCERS[op](source).enhance(1 + 0.9 * strength)
     else:
         raise ValueError(f"op={op!r} must be one of {', '.join(PHOTOMETRIC_OPS)}")
+    # Reversed channels are a view of negative stride, which torch refuses.
     return np.ascontiguousarray(np.asarray(changed)[:, :, order])
 
 

@@ -18,6 +18,7 @@ from bgaug_d2.pixels.object_masks import object_masks
 
 logger = logging.getLogger(__name__)
 
+# Part of the digest: with a new number, older files are not found.
 SCHEMA = 1
 
 DatasetDict = Mapping[str, Any]
@@ -65,6 +66,7 @@ def _digest(dataset_dicts: Sequence[DatasetDict]) -> str:
     """SHA-256 (64 hex digits) of all that decides the ratios, in order."""
     digest = hashlib.sha256(canonical_json(["background_ratios", SCHEMA]))
     for each in dataset_dicts:
+        # A digest that `with_digests` left there spares writing the polygons as JSON.
         objects = each.get(OBJECTS_KEY) or objects_sha256(each)
         digest.update(canonical_json([each["height"], each["width"], objects]))
     return digest.hexdigest()
@@ -76,6 +78,7 @@ def _load(path: str, digest: str, num_images: int) -> list[float] | None:
         with open(path, "rb") as file:
             content = json.load(file)
         ratios = [float(ratio) for ratio in content["ratios"]]
+        # The digest in the name covers the inputs only; `ratios_sha256` covers the numbers.
         sound = (
             content["digest"] == digest
             and content["ratios_sha256"] == hashlib.sha256(canonical_json(ratios)).hexdigest()

@@ -34,6 +34,7 @@ QUARANTINE = "quarantine"
 # Folders of files that are kept beside the entries, named like the modules that write them.
 BACKGROUND_RATIOS = "background_ratios"
 SOURCE_DIGESTS = "source_digests"
+# Hidden, so that a leftover does not make `_is_ours` call the folder foreign.
 TEMP_PREFIX = ".tmp-"
 PICTURE_SUFFIXES = (".png", ".jpg")
 
@@ -79,6 +80,7 @@ def check_key(key: str) -> str:
 
 def folder_of(root: str, key: str) -> str:
     """Where the files of ``key`` lie."""
+    # Two levels of up to 256 folders, so that none of them grows large.
     return os.path.join(root, key[:2], key[2:4])
 
 
@@ -119,10 +121,12 @@ def open_cache_folder(root: str) -> OSError | None:
             "give an empty folder or one that bgaug_d2 made"
         )
     try:
+        # Flushed, unlike entries: a damaged marker closes the whole cache, not one entry.
         write_atomically(
             {os.path.join(root, MARKER): canonical_json({"schema": SCHEMA})}, sync=True
         )
     except OSError as error:
+        # Not raised: a full disk must not end a training; the cache then has misses only.
         return error
     return None
 
@@ -157,16 +161,18 @@ def read_record(root: str, key: str, verify: bool = True) -> CacheEntry | Reject
         verify: Whether the picture is hashed; otherwise only its size is checked.
 
     Raises:
-        FileNotFoundError: There is no such entry (any more).
+        FileNotFoundError: There is no such entry, or it was removed.
         CorruptEntryError: There is one, and it is damaged.
         OSError: It cannot be read now.
     """
     path = sidecar_path(root, key)
     with open(path, "rb") as file:
+        # One byte more than allowed is enough to see that the file is too large.
         sidecar = decode_sidecar(file.read(MAX_SIDECAR_BYTES + 1), key)
     if "rejected" in sidecar:
         return Rejection(str(sidecar["rejected"]), sidecar)
     sha256 = str(sidecar.get("sha256"))
+    # The name becomes a path, so only those that its key and digest give are accepted.
     names = [picture_name(key, sha256, suffix) for suffix in PICTURE_SUFFIXES]
     if not _SHA256.fullmatch(sha256) or sidecar.get("file") not in names:
         raise CorruptEntryError("sidecar names no picture of its key")
@@ -195,6 +201,7 @@ def write_atomically(contents: Mapping[str, bytes], sync: bool = False) -> None:
     Raises:
         OSError: Nothing or a first part of ``contents`` is in place; no temporary is left.
     """
+    # Random names: two writers of one key never share a temporary.
     temporaries = {
         path: os.path.join(os.path.dirname(path), f"{TEMP_PREFIX}{secrets.token_hex(12)}")
         for path in contents
@@ -208,6 +215,7 @@ def write_atomically(contents: Mapping[str, bytes], sync: bool = False) -> None:
                     os.fsync(file.fileno())
         for path, temporary in temporaries.items():
             os.replace(temporary, path)
+    # Ctrl-C as well: nobody else removes a temporary before `TEMP_AGE_S`.
     except BaseException:
         for temporary in temporaries.values():
             remove(temporary)

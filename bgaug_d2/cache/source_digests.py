@@ -136,8 +136,8 @@ def file_digest(path: str, image_root: str, status: os.stat_result) -> FileDiges
     Args:
         path: The file.
         image_root: Folder that holds all images.
-        status: Of the file, taken before this call: if the file changes while it is read, its
-            next look-up sees another time of modification and reads it again.
+        status: The file's status, taken before this call: if the file changes while it is read,
+            its next look-up sees another time of modification and reads it again.
 
     Raises:
         ImageError: The file is outside the root or no regular file.

@@ -70,6 +70,7 @@ class VariantCache:
     def __init__(self, root: str, max_bytes: int = 0) -> None:
         if max_bytes < 0:
             raise ValueError(f"max_bytes={max_bytes!r} must be 0 (no quota) or more")
+        # Absolute, so that it stays right if the process changes its folder.
         self.root = os.path.abspath(root)
         self.max_bytes = int(max_bytes)
         self._reset()
@@ -85,6 +86,7 @@ class VariantCache:
         self._unswept_bytes = self.max_bytes
 
     def __getstate__(self) -> dict[str, Any]:
+        # Counters and pauses belong to one process and do not travel to another.
         return {"root": self.root, "max_bytes": self.max_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -140,6 +142,7 @@ class VariantCache:
             ValueError, TypeError: ``sidecar`` has another ``key`` or is no JSON (NaN included).
         """
         sha256 = hashlib.sha256(picture).hexdigest()
+        # By the bytes themselves, so that no caller can name them wrongly.
         suffix = ".jpg" if picture.startswith(_JPEG_START) else ".png"
         name = picture_name(check_key(key), sha256, suffix)
         fields = {"sha256": sha256, "file": name, "num_bytes": len(picture)}
@@ -187,6 +190,7 @@ class VariantCache:
     ) -> bool:
         if sidecar.get("key", key) != key:
             raise ValueError(f"sidecar of key {sidecar['key']!r} cannot be stored under {key!r}")
+        # What describes the file is decided here, whatever the caller's sidecar says.
         given = {name: value for name, value in sidecar.items() if name not in _OWN_FIELDS}
         encoded = encode_sidecar({**given, **fields, "schema": SCHEMA, "key": key})
         if self.read_only:
@@ -214,12 +218,14 @@ class VariantCache:
             # Reset before the sweep, so that other threads do not start one too.
             self._unswept_bytes = 0
             try:
+                # The picture is stored already, so a fault of the sweep is only reported.
                 upkeep.gc(self.root, int(self.max_bytes * _SWEEP_TO))
             except OSError as error:
                 logger.warning("cache %s cannot be swept: %s", self.root, error)
 
     def _pause(self, error: OSError) -> None:
         self._paused_until = time.monotonic() + _PAUSE_S
+        # Once: a disk that stays full would repeat it every minute.
         if not self._warned:
             self._warned = True
             logger.warning(

@@ -105,6 +105,7 @@ def verify(root: str, progress: Progress = iter) -> VerifyReport:
         progress: Wraps the list of keys, for example ``tqdm``.
     """
     report = VerifyReport()
+    # A list, so that a progress bar knows its length.
     for key in progress(list(keys(root))):
         try:
             record = read_record(root, key)
@@ -130,7 +131,7 @@ def gc(
 
     Eviction unlinks the sidecar, which makes the entry a miss. The picture stays for ``grace_s``
     seconds, for readers that already have its path; the next sweep removes it. (On POSIX systems a
-    reader that has it open reads on even then.)
+    reader that has it open can still read it then.)
 
     Args:
         root: The cache's folder.
@@ -141,6 +142,7 @@ def gc(
     report = GcReport(quarantined=quarantined(root))
     aged: list[tuple[float, int, str]] = []  # time of writing, bytes, key
     for folder in folders(root):
+        # For each folder: the listing of a large cache takes long, and writers go on.
         now = time.time()
         for file in folder.temporaries:
             if now - file.written >= temp_age_s and _free(file, report):

@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``bgaug audit``."""
     arguments = parse_arguments(argv)
     try:
+        # Everything that needs no detector comes first: its mistakes show in seconds.
         annotations = Annotations(arguments.annotations)
         groups = limited(read_entries(arguments.cache), arguments.limit, arguments.seed)
         check_originals(groups, arguments.image_root)
@@ -116,7 +117,7 @@ def run(
     annotations: Annotations,
 ) -> str:
     """Audit, write the JSON file and return the table."""
-    # Imported late: a mistake on the command line is answered without loading torch.
+    # Imported here, so that a mistake on the command line is answered without loading torch.
     import torch
 
     from bgaug_d2.inspection.detector import load_detector
@@ -151,6 +152,7 @@ def run(
     }
     write_results(content, arguments.out)
     table = to_markdown(rows)
+    # `bgaug table` appends this file to the report of a plan that has an audit.
     arguments.out.with_suffix(".md").write_text(table, encoding="utf-8")
     return table
 

@@ -52,6 +52,7 @@ def parse_arguments(argv: Sequence[str] | None) -> BenchmarkOptions:
     _add_sizes(parser, defaults)
     given = vars(parser.parse_args(argv))
     size = {each.name: given.pop(each.name) for each in SIZES}
+    # What was not given keeps the default for the chosen model.
     size = {name: value for name, value in size.items() if value is not None}
     given["parts"] = given["parts"] or PARTS
     if given["device"] == "auto":
@@ -63,6 +64,7 @@ def _add_sizes(parser: argparse.ArgumentParser, defaults: BenchmarkOptions) -> N
     for each in SIZES:
         small, large = getattr(SMALL, each.name), getattr(LARGE, each.name)
         text = f"[{small}]" if small == large else f"[{small} with tiny, else {large}]"
+        # Names and types come from the dataclass, so a new size needs no line here.
         parser.add_argument(f"--{each.name.replace('_', '-')}", type=type(each.default), help=text)
     parser.add_argument(
         "--iterations",

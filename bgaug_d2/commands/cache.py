@@ -21,6 +21,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a mistake ends the process with status 2."""
     parser = argparse.ArgumentParser(prog="bgaug cache", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # A parent with a help of its own would clash with the help of each subcommand.
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--cache",
@@ -59,6 +60,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _add_gc_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-gb",
+        # 0 would mean no limit, the opposite of what somebody who types it wants.
         type=_positive,
         default=0.0,
         metavar="GB",
@@ -116,6 +118,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _positive(text: str) -> float:
     value = float(text)
+    # `float` reads "nan" and "inf" as well; no comparison with NaN holds.
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} must be more than 0")
     return value
@@ -137,6 +140,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 def stats(arguments: argparse.Namespace) -> int:
     """Print counts and sizes."""
+    # A mistyped folder must not become a new cache.
     found = open_existing(arguments.cache).stats()
     print(f"pictures     {found['pictures']}")
     print(f"rejections   {sum(found['rejections'].values())}")
@@ -204,6 +208,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def _size(num_bytes: int) -> str:
+    # Below 0.1 GB the three decimals would say little.
     return f"{num_bytes / 1e9:.3f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:.3f} MB"
 
 

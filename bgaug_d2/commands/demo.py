@@ -45,6 +45,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``bgaug demo``."""
     arguments = parse_arguments(argv)
+    # Otherwise the painting and training processes would outlive this one.
     end_on_sigterm()
     try:
         _demo(arguments.out, arguments.iterations, arguments.limit)
@@ -53,15 +54,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _demo(out: Path, iterations: int, images: int) -> None:
+    # They win over the plan's own, which name other folders and sizes.
     overrides = [
         f"dataset.root={out / 'toy'}",
         f"dataset.toy.num_train={images}",
         f"bgaug.cache.dir={out / 'cache'}",
         f"schedule.iterations={iterations}",
+        # The plan drops the rate at 240 of 300 iterations, the same share.
         f"schedule.lr_drops=[{4 * iterations // 5}]",
         f"schedule.checkpoint_period={iterations}",
     ]
     runs_folder = out / "runs"
+    # The runs alone: the cache stays, so a second demo does not paint again.
     shutil.rmtree(runs_folder, ignore_errors=True)
     plan = replace(load_plan(find_plan(PLAN)), folder=str(runs_folder))
     runs = missing_runs(plan, overrides=overrides)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 SDIST = "detectron2-cdo==0.5"
 SDIST_SHA256 = "53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
+# A local version, so that pip and users can tell this build from upstream's 0.5.
 VERSION = "0.5+bgaug.1"
 
 # Imported by `import detectron2.engine` and by training; pyproject.toml limits the versions.
@@ -165,6 +166,7 @@ def build_wheel(files: Mapping[str, bytes], folder: Path) -> Path:
         f"{info}/WHEEL": ("\n".join(wheel) + "\n").encode(),
     }
     record = [f"{name},sha256={_urlsafe_sha256(data)},{len(data)}" for name, data in files.items()]
+    # RECORD cannot hold its own digest.
     record += [f"{info}/RECORD,,"]
     path = folder / f"detectron2-{VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -175,4 +177,5 @@ def build_wheel(files: Mapping[str, bytes], folder: Path) -> Path:
 
 
 def _urlsafe_sha256(data: bytes) -> str:
+    # Wheels want digests without padding.
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""What the subcommands that Hydra configures share: their help, and the way of their arguments."""
+"""What the subcommands that Hydra configures share: their help, and handing over arguments."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def run_with_hydra(usage: str, job: Callable[[Composed], None], argv: Sequence[s
         argv: The arguments after the subcommand; None takes those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Answered here, because Hydra's own help knows nothing of the subcommand.
     if {"-h", "--help"} & set(arguments):
         print(f"{usage}\n{override_help()}")
         return

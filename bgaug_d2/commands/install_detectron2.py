@@ -43,6 +43,7 @@ UPSTREAM = f"git+https://github.com/facebookresearch/detectron2.git@{UPSTREAM_CO
 
 
 # pip 24 and later refuse the source package, for a URL among its optional requirements.
+# The other two stand in for build isolation, which is off so that the set-up finds torch.
 DOWNLOADER = ("pip==23.2.1", "setuptools==80.9.0", "wheel==0.45.1")
 
 
@@ -94,6 +95,7 @@ def install_from_pypi() -> None:
         files = apply_edits(arrange(read_sdist(download_sdist(folder))))
         files["detectron2/_C.py"] = PLACEHOLDER.encode()
         wheel = build_wheel(files, folder)
+        # Without dependencies: bgaug_d2 asks for the same libraries, with limits.
         pip(
             "install", "--no-deps", str(wheel), on_error="Could not install the wheel (above: why)."
         )
@@ -108,6 +110,7 @@ def install_from_pypi() -> None:
 
 def install_from_upstream() -> None:
     """Build Detectron2's main branch at the pinned commit."""
+    # Checked before pip starts, so that the message says what to install.
     compiler = os.environ.get("CXX", "c++")
     for program, purpose in (
         ("git", "to fetch the source"),
@@ -137,6 +140,7 @@ def install_from_upstream() -> None:
 
 def installed_at() -> str | None:
     """Where ``detectron2`` is imported from; None if it is not installed."""
+    # Not imported: a broken build would raise here.
     spec = importlib.util.find_spec("detectron2")
     return spec.origin if spec else None  # a folder without __init__.py has no origin
 

@@ -49,9 +49,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = importlib.import_module(f"bgaug_d2.commands.{COMMANDS[name][0]}")
     try:
         module.main(rest)
+    # One sentence for what a user can cause; a traceback shows a fault of ours.
     except BgAugError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
+        # 128 + SIGINT, as shells report it.
         sys.exit(130)
 
 

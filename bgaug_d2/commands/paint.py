@@ -36,12 +36,14 @@ def job(cfg: Composed) -> None:
     model = None
     if experiment.bgaug.paints:  # otherwise `generate` says that nothing is to be painted
         model = identify_inpainter(experiment.inpainter, experiment.dataset.is_toy)
+    # Apart from the training's configuration, which may lie in the same folder.
     save_configs(cfg, experiment, painting=True)
     from bgaug_d2.runs.generate import generate
     from bgaug_d2.runs.generate_report import check_complete
     from bgaug_d2.runs.train import log_to
 
     log_to(experiment.output_dir)
+    # Last: one picture that cannot be painted does not stop the others.
     check_complete(generate(experiment, model), experiment.output_dir)
 
 

@@ -56,6 +56,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--gpus", type=int, default=1, metavar="N", help="GPUs side by side, for the sum [1]"
     )
+    # KEY=VALUE may stand between options, where `parse_args` would refuse it.
     arguments = parser.parse_intermixed_args(argv)
     if arguments.jobs < 1 or arguments.gpus < 1:
         parser.error("--jobs and --gpus must be at least 1")
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             given = GivenRates(
                 arguments.iteration_s, arguments.images_per_s, arguments.megabytes, arguments.gpus
             )
+            # What chose the cells is repeated in the command lines that are shown.
             options = [
                 f"--{name}={value}"
                 for name in ("seeds", "cells", "out")
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ]
             print(show_plan(plan, cells, arguments.overrides, given, options))
             return
+        # From here on there are processes that must not outlive this one.
         end_on_sigterm()
         run_plan(plan, arguments.jobs, cells, arguments.overrides)
         write_tables(arguments.plan, Path(plan.folder), seeds=seeds)

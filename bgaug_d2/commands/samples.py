@@ -26,12 +26,13 @@ def job(cfg: Composed, limit: int, out: Path) -> None:
     """Build the training loader of a run and draw its first ``limit`` samples."""
     experiment = to_experiment(cfg)
     experiment.schedule.num_workers = 0
+    # No painting process runs here, so there is none to wait for.
     experiment.bgaug.on_miss = "original"
     check_dataset(experiment.dataset)
     identity = None
     if experiment.bgaug.paints:
         identity, _ = identify_inpainter(experiment.inpainter, experiment.dataset.is_toy)
-    # Late: a mistake above is told before seconds of imports.
+    # Imported here, so that a mistake above is reported before seconds of imports.
     from detectron2.data import MetadataCatalog
     from detectron2.utils.env import seed_all_rng
 
@@ -46,6 +47,7 @@ def job(cfg: Composed, limit: int, out: Path) -> None:
         painter = painting_without_workers(
             experiment.bgaug, experiment.inpainter, handle.image_root, identity
         )
+    # The augmentations draw from global generators.
     seed_all_rng(experiment.seed)
     loader = training_loader(cfg_d2, experiment, painter)
     shown = list(itertools.islice(itertools.chain.from_iterable(loader), limit))

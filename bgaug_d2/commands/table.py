@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(write_tables(arguments.plan, arguments.runs, arguments.out, seeds))
     except BgAugError as error:
         sys.exit(str(error))
+    # A plan may be given as a path; the files have its name alone.
     out, name = arguments.out or arguments.runs, Path(arguments.plan).stem
     print(f"Written to {out / name}.md, .csv and .tex")
 

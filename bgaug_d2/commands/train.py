@@ -39,6 +39,7 @@ def job(cfg: Composed) -> None:
     """One run; a mistake of the user's is found before anything slow is imported."""
     experiment = to_experiment(cfg)
     check_dataset(experiment.dataset)
+    # An evaluation shows no painted picture, so it needs no model.
     paints = experiment.bgaug.paints and not experiment.eval_only
     model = None
     if paints:

@@ -119,6 +119,7 @@ class AdvancedWorkerConfig:
     def __post_init__(self) -> None:
         check_between("worker.advanced.max_restarts", self.max_restarts, 0)
         check_between("worker.advanced.breaker_failures", self.breaker_failures, 1)
+        # A time-out of 0 would be over before anything could answer.
         for name in ("deadline_s", "start_timeout_s", "heartbeat_s", "hang_timeout_s"):
             check_between(f"worker.advanced.{name}", getattr(self, name), 0.01)
         for name in ("backoff_s", "breaker_cooldown_s"):
@@ -155,6 +156,7 @@ class WorkerConfig:
         check_between("worker.max_batch_rows", self.max_batch_rows, 0, 1024)
         check_between("worker.threads", self.threads, 1, 256)
         check_between("worker.queue_size", self.queue_size, 1, 1_000_000)
+        # The graphs replay calls of the compiled UNet.
         if self.cuda_graphs and not self.compile:
             raise ConfigError("worker.cuda_graphs=true needs worker.compile=true")
         if not self.devices:
@@ -201,6 +203,7 @@ class BgAugConfig:
         check_between("bgaug.variants", self.variants, 1, 10_000)
         check_between("bgaug.alpha", self.alpha, 1, 1000)
         check_between("bgaug.look_ahead", self.look_ahead, 0, 1_000_000)
+        # By value: only a caller that sees the keys can refuse a default that was written out.
         self.check_options(
             name for name in MODE_OPTIONS if getattr(self, name) != self.default(name)
         )
@@ -213,6 +216,7 @@ class BgAugConfig:
     @classmethod
     def default(cls, name: str) -> object:
         """The default of an option in ``MODE_OPTIONS``."""
+        # A dataclass keeps plain defaults as attributes of the class.
         return getattr(cls, name)
 
     def check_options(self, names: Iterable[str]) -> None:

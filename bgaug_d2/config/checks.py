@@ -13,6 +13,7 @@ def check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def check_between(key: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raise ConfigError unless ``low <= value <= high``."""
+    # In this form NaN is refused too: no comparison with it holds.
     if not low <= value <= high:
         upper = "" if high == float("inf") else f" and at most {high}"
         raise ConfigError(f"{key}={value!r} is not allowed; it must be at least {low}{upper}")

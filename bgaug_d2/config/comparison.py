@@ -11,6 +11,7 @@ from bgaug_d2.config.checks import check_between, check_choice
 from bgaug_d2.errors import ConfigError
 
 SAMPLERS = ("uniform", "repeat_factor")
+# They change colours only, so boxes and masks stay as they are.
 PHOTOMETRIC_OPS = (
     "autocontrast",
     "equalize",
@@ -56,7 +57,7 @@ class CopyPasteConfig:
         p: Probability that objects of another image are pasted onto an image, 0..1; 0 switches it
             off.
         scale: Smallest and largest factor by which the other image is resized before.
-        max_objects: At most so many of its objects are pasted (a random subset, at least one).
+        max_objects: At most this many of its objects are pasted (a random subset, at least one).
         min_visible: An object under the pasted ones is dropped if less than this share of it, 0..1,
             is left; so is a pasted one that the image's border cuts to less.
     """
@@ -94,6 +95,7 @@ class AugmentConfig:
     rand_augment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
     copy_paste: CopyPasteConfig = field(default_factory=CopyPasteConfig)
     sampler: str = "uniform"
+    # The threshold of Gupta et al.
     repeat_threshold: float = 0.001
 
     def __post_init__(self) -> None:

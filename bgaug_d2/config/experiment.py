@@ -70,6 +70,7 @@ class CocoConfig:
     def __post_init__(self) -> None:
         if not 0 < self.percent <= 100:
             raise ConfigError(f"dataset.coco.percent={self.percent!r} must be in (0, 100]")
+        # A fold is a seed of NumPy, so more of them exist than the literature's five.
         check_between("dataset.coco.fold", self.fold, 0)
 
 
@@ -139,6 +140,7 @@ class DetectorConfig:
     """
 
     config_file: str = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+    # What this file of the model zoo names itself.
     weights: str = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
     opts: dict[str, Any] = field(default_factory=dict)
 
@@ -219,8 +221,8 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         check_between("seed", self.seed, 0, 2**31 - 1)
         check_choice("tracking", self.tracking, TRACKING)
-        # Of all ablations only those of alpha change a run that paints nothing, and only one with
-        # copies; any other would give the arm's own numbers under another name.
+        # Only ablations of alpha change a run that paints nothing, and only one with copies; any
+        # other would give the arm's own numbers under another name.
         if self.suffix.ablation and not self.bgaug.paints and self.bgaug.alpha == BgAugConfig.alpha:
             raise ConfigError(
                 f"ablation={self.suffix.ablation.lstrip('-')} changes how pictures are painted, "

@@ -20,7 +20,7 @@ TIMESTEP_SPACINGS = ("linspace", "trailing")
 class QualityConfig:
     """When a painted background is refused (and painted again with the next seed).
 
-    Painted objects are never refused: many a real object is small, or of one colour.
+    Painted objects are never refused: real objects are often small, or of one colour.
 
     Attributes:
         min_std: Smallest standard deviation of the background, in grey levels; less is "flat".
@@ -36,6 +36,7 @@ class QualityConfig:
     max_retries: int = 2
 
     def __post_init__(self) -> None:
+        # As in `RecipeConfig`: 2 and 2.0 have to give one cache key.
         self.min_std, self.min_changed = float(self.min_std), float(self.min_changed)
         check_between("quality.min_std", self.min_std, 0, 128)
         check_between("quality.min_changed", self.min_changed, 0, 1)
@@ -116,10 +117,12 @@ class RecipeConfig:
     prompt_text: str = "Generate a clean background"
     scenes: list[str] = field(default_factory=list)
     negative_prompt: str = ""
+    # The paper gives neither these steps nor D: docs/paper_gaps.md.
     num_inference_steps: int = 25
     step_policy: str = "adaptive"
     D: float = 0.5
     fixed_T_hat: int = 0
+    # The paper's k; at 512 pixels about one latent cell.
     erosion_kernel: int = 7
     erosion_resolution: str = "diffusion"
     guidance_scale: float = 7.5
@@ -169,6 +172,7 @@ class RecipeConfig:
     def _check_prompts(self) -> None:
         check_choice("recipe.target", self.target, TARGETS)
         check_choice("recipe.prompt", self.prompt, PROMPT_KINDS)
+        # Otherwise objects of all classes would get one prompt.
         if CLASS_NAME not in self.object_prompt:
             raise ConfigError(
                 f"recipe.object_prompt={self.object_prompt!r} needs the field {CLASS_NAME}, "
@@ -188,6 +192,7 @@ class RecipeConfig:
         check_between("recipe.resolution", self.resolution, 32, 4096)
         check_between("recipe.min_background", self.min_background, 0, 1)
         check_between("recipe.erosion_kernel", self.erosion_kernel, 1, 255)
+        # An even window has no middle pixel, so it would shift the mask.
         if self.erosion_kernel % 2 == 0:
             raise ConfigError(f"recipe.erosion_kernel={self.erosion_kernel!r} must be odd")
 

@@ -30,6 +30,7 @@ class ScheduleConfig:
             ``scaled`` applies it, once.
     """
 
+    # The defaults are those of Detectron2's 1x schedule.
     iterations: int = 90_000
     images_per_batch: int = 16
     optimizer: str = "sgd"
@@ -79,6 +80,7 @@ def scaled(schedule: ScheduleConfig) -> ScheduleConfig:
         iterations=max(1, round(schedule.iterations / factor)),
         lr_drops=[max(1, round(drop / factor)) for drop in schedule.lr_drops],
         warmup_iters=round(schedule.warmup_iters / factor),
+        # Without a lower limit: 0 means at the end only, and stays 0.
         eval_period=round(schedule.eval_period / factor),
         checkpoint_period=max(1, round(schedule.checkpoint_period / factor)),
     )

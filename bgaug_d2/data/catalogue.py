@@ -38,7 +38,7 @@ class DatasetHandle:
 
 
 def check_root(config: DatasetConfig, expected: str) -> Path:
-    """The data set's folder; raises DatasetError, which shows the ``expected`` layout, without."""
+    """The data set's folder; raises DatasetError, which shows the ``expected`` layout."""
     root = real_root(config)
     if not root.is_dir():
         raise DatasetError(f"dataset.root={config.root!r} is no folder; {expected}")
@@ -47,6 +47,7 @@ def check_root(config: DatasetConfig, expected: str) -> Path:
 
 def real_root(config: DatasetConfig) -> Path:
     """The data set's folder, absolute and without links."""
+    # One spelling of a folder, so that its digest in the catalogue's names is the same.
     return Path(config.root).expanduser().resolve()
 
 

@@ -113,7 +113,7 @@ class BreakdownVOCEvaluator(PascalVOCDetectionEvaluator):
 
     The breakdown is COCO's AP, with 101 recall thresholds, over the same detections. "Difficult"
     objects are COCO's crowd regions there: neither they nor detections on them count, which is
-    VOC's rule but for a detection on a part of such an object. Sizes are areas of boxes.
+    VOC's rule except for a detection on a part of such an object. Sizes are areas of boxes.
 
     Args:
         dataset_name: Name in Detectron2's catalogue, with VOC's metadata.

@@ -98,6 +98,7 @@ def _coco_splits(config: DatasetConfig) -> tuple[CocoSplit, CocoSplit]:
             coco.train_images,
             coco.train_captions,
             coco.percent,
+            # All of the images are one data set, so the fold must not give it several names.
             coco.fold if coco.percent < 100 else 1,
             most_train,
         ),

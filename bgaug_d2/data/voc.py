@@ -211,7 +211,7 @@ def _object(item: ET.Element, height: int, width: int, evaluated: bool) -> dict[
 
 
 def _check_evaluated(item: ET.Element, texts: Sequence[str]) -> None:
-    """Check what Detectron2's VOC evaluator takes for granted: it fails after hours of training."""
+    """Check what Detectron2's VOC evaluator assumes: it would fail after hours of training."""
     if item.find("pose") is None:
         raise ValueError("no <pose>, which VOC's evaluation needs")
     for text in (*texts, item.findtext("truncated") or "", item.findtext("difficult") or ""):

@@ -103,7 +103,7 @@ def audit_cache(
     seed: int = 0,
     progress: Progress = iter,
 ) -> dict[RecipeKey, Audit]:
-    """Audit each recipe. The detector sees an original once, whatever number of recipes has it.
+    """Audit each recipe. The detector sees an original once, however many recipes have it.
 
     Args:
         groups: Painted pictures by recipe.

@@ -93,7 +93,7 @@ def aggregate(pairs: Sequence[Pair], seed: int = 0, resamples: int = 1000) -> Au
         raise AuditError("there are no pictures to sum up")
     names = sorted({each.image for each in pairs})
     place = {name: index for index, name in enumerate(names)}
-    # One row of sums an original: a resample is then a weighted sum of rows.
+    # One row of sums per original: a resample is then a weighted sum of rows.
     sums = np.zeros((len(names), len(_sums(pairs[0]))))
     for each in pairs:
         sums[place[each.image]] += _sums(each)

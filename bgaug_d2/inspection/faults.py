@@ -23,6 +23,7 @@ import numpy.typing as npt
 BoolMask = npt.NDArray[np.bool_]
 
 
+# eq=False, here and below: comparing arrays gives arrays, not a truth value.
 @dataclass(frozen=True, eq=False)
 class Detections:
     """What a detector found in one picture.
@@ -194,6 +195,7 @@ def object_growth(
     masks = detections.masks[detections.scores >= min_score]
     areas = np.count_nonzero(instance_masks, axis=(1, 2))
     matched = np.zeros(len(instance_masks), dtype=bool)
+    # NaN, not 0: an instance that was not found says nothing about growth.
     outside = np.full(len(instance_masks), np.nan)
     for instance, detection in _match(_ious(instance_masks, masks), min_iou):
         matched[instance] = True
@@ -235,6 +237,7 @@ def _ious(instances: BoolMask, masks: BoolMask) -> npt.NDArray[np.float64]:
         common = np.count_nonzero(masks & instance, axis=(1, 2))
         # One instance at a time: all pairs at once would need (K, N, H, W) booleans.
         union = areas + np.count_nonzero(instance) - common
+        # Two empty masks have no union to divide by.
         found[row] = common / np.maximum(union, 1)
     return found
 

@@ -91,12 +91,14 @@ def compare_cells(plan: ResultsPlan, table: PlannedTable, runs: Sequence[Run]) -
         ReportError: Runs of the table, baselines included, differ in iterations.
     """
     baselines = {cell: plan.baseline_of(table, cell) for cell in table.cells}
+    # Baselines too: they may be cells of another table.
     check_iterations(plan, runs, [*table.cells, *filter(None, baselines.values())])
     values = values_by_seed(plan, runs)
     differences = {
         cell: {metric: _difference(values, cell, other, metric) for metric in table.metrics}
         for cell, other in baselines.items()
     }
+    # Holm's correction is over the first metric alone: the others are shown without a p.
     tests = [differences[cell][table.metrics[0]] for cell in table.cells]
     adjusted = holm([None if test is None else test.p for test in tests])
     shown = [*table.metrics, *BREAKDOWN]
@@ -168,6 +170,7 @@ def check_iterations(plan: ResultsPlan, runs: Sequence[Run], cells: Sequence[str
     Raises:
         ReportError: Two runs of these cells differ in iterations.
     """
+    # One run of each length is enough for the message.
     lengths = {run.iterations: run for run in planned_runs(plan, runs, cells)}
     if len(lengths) > 1:
         (short, a), (long, b) = sorted(lengths.items())[:2]
@@ -182,6 +185,7 @@ def _difference(
 ) -> PairedTest | None:
     if other is None:
         return None
+    # A pair needs the same seed in both cells.
     both = values[[(other, metric), (cell, metric)]].dropna()
     if both.empty:
         return None
@@ -190,6 +194,7 @@ def _difference(
 
 def _cost(runs: Sequence[Run]) -> MeasuredCost:
     return MeasuredCost(
+        # `check_iterations` has made sure that all runs have as many.
         iterations=runs[0].iterations if runs else None,
         training_hours=_sum([run.training_hours for run in runs]) if runs else None,
         painted=_sum([run.painted for run in runs]),
@@ -199,5 +204,6 @@ def _cost(runs: Sequence[Run]) -> MeasuredCost:
 
 def _sum(values: Sequence[Number | None]) -> Number | None:
     """None where one is missing."""
+    # The sum of a part would pass for the cost of the whole cell.
     known = [each for each in values if each is not None]
     return sum(known) if len(known) == len(values) else None

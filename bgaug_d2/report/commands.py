@@ -22,7 +22,7 @@ def missing_seeds(plan: ResultsPlan, runs: Sequence[Run]) -> dict[str, tuple[int
 
 
 def run_arguments(plan: ResultsPlan, cell: str, overrides: Sequence[str] = ()) -> list[str]:
-    """What chooses a cell on the command line of ``bgaug train``, but for its seed and folder.
+    """What chooses a cell on the command line of ``bgaug train``, except its seed and folder.
 
     Args:
         plan: Names the cell and the arguments of all runs.
@@ -50,18 +50,22 @@ def commands_for(
         cells: Only these; None means all.
         overrides: Further arguments of every run.
     """
+    # Hydra fills in name and seed in each run of a sweep.
     folder = f"output_dir={plan.folder}/${{name}}/seed${{seed}}"
+    # Painting skips what the cache holds, so only training is resumed.
     rest = [*plan.overrides, *overrides, folder, *(["resume=true"] if command == "train" else [])]
     products: dict[tuple[int, ...], list[_Product]] = {}
     lines: list[tuple[list[str], tuple[int, ...]]] = []
     for name, seeds in missing_seeds(plan, runs).items():
         cell = plan.cells[name]
+        # A cell made from finished runs: nobody knows how they were started.
         if not cell.arguments or (cells is not None and name not in cells):
             continue
         if cell.product is None:
             lines.append(([*cell.run, f"name={name}"], seeds))
         else:
             benchmark, arm, ablation = cell.product
+            # A sweep runs all its cells with the same seeds, so these must miss the same ones.
             products.setdefault(seeds, []).append(((benchmark,), (arm,), (ablation,)))
     sweeps = [
         (_choices(product), seeds) for seeds, each in products.items() for product in _merged(each)

@@ -60,6 +60,7 @@ class CostEstimate:
 def detector_key(experiment: ExperimentConfig) -> str:
     """Runs with one key need the same time for an iteration: same detector, same batch."""
     detector = asdict(experiment.detector)
+    # Start weights change what is learnt, not how long a step takes.
     del detector["weights"]
     return json.dumps([detector, experiment.schedule.images_per_batch], sort_keys=True)
 
@@ -75,6 +76,7 @@ def paint_key(experiment: ExperimentConfig) -> str:
         recipe.target,
     ]
     work += [recipe.deepcache_interval]
+    # Guidance doubles the work of a step, whatever its scale.
     guidance = [recipe.guidance_scale > 1, recipe.guidance_interval]
     inpainter = [experiment.inpainter.engine, experiment.inpainter.model]
     return json.dumps([*inpainter, experiment.dataset.kind, *work, *guidance])
@@ -138,6 +140,7 @@ def num_images(dataset: DatasetConfig) -> int | None:
     """Training images by what is known of the public data sets, without reading any; else None."""
     if dataset.is_toy:
         count = dataset.toy.num_train
+    # Another file of annotations has another number of images.
     elif dataset.kind == "coco" and dataset.coco == replace(
         CocoConfig(), percent=dataset.coco.percent, fold=dataset.coco.fold
     ):
@@ -164,9 +167,11 @@ def _named(path: Path) -> Iterator[None]:
 
 def _add_training(path: Path, experiment: ExperimentConfig, found: dict[str, list[float]]) -> None:
     content = json.loads(path.read_text())
+    # A run that only evaluated has no training to measure.
     training = content.get("training") or {"start_iter": 0, "end_iter": 0}
     done = training["end_iter"] - training["start_iter"]
     if done:
+        # As on one GPU: N processes share the batch, so together they take N times their time.
         seconds = training["train_s"] / done * content["training_processes"]
         found.setdefault(detector_key(experiment), []).append(seconds)
 
@@ -181,10 +186,12 @@ def _add_painting(
     painted = report.get("counts", {}).get("painted", 0)
     if not painted:
         return
+    # The report's rate is that of all painting processes together.
     key, workers = paint_key(experiment), len(report["workers"]["workers"])
     images_per_s.setdefault(key, []).append(report["images_per_s"] / workers)
     sizes.setdefault(key, []).append(report["num_bytes"] / painted)
 
 
 def _medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    # A median, so that one run on a busy machine does not count much.
     return {key: median(values) for key, values in found.items()}

@@ -17,6 +17,7 @@ _COLUMNS = (
     *("paper", "ours_minus_paper"),
     *("iterations", "training_gpu_hours", "painted", "painting_gpu_hours"),
 )
+# Titles are free text, in which these would be commands.
 _LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "–": "--"}
 
 
@@ -27,6 +28,7 @@ def to_csv(plan: ResultsPlan, runs: Sequence[Run]) -> str:
         ReportError: Runs within one table differ in iterations.
     """
     buffer = io.StringIO()
+    # Without `lineterminator` the module ends lines with \r\n.
     writer = csv.DictWriter(buffer, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for table in plan.tables:
@@ -67,6 +69,7 @@ def _record(table: PlannedTable, row: CellRow, metric: str) -> dict[str, object]
     if test is not None:
         names = ("difference", "difference_low", "difference_high")
         record |= {"pairs": test.count, **dict(zip(names, _numbers(test.difference), strict=True))}
+        # Only the first metric of a table is tested.
         record["p_holm"] = row.p if metric == table.metrics[0] else None
     return record
 
@@ -96,11 +99,13 @@ def _tabular(table: PlannedTable, rows: Sequence[CellRow]) -> str:
 
 def _latex_interval(interval: Interval, sign: str) -> str:
     text = f"{interval.mean:{sign}.1f}"
+    # One seed or one pair has no interval.
     if interval.low is None or interval.high is None:
         return text
     return f"{text} [{interval.low:{sign}.1f}, {interval.high:{sign}.1f}]"
 
 
 def _latex_line(texts: Sequence[str]) -> str:
+    # Character by character, so that what was put in is not escaped again.
     escaped = ["".join(_LATEX.get(each, each) for each in text) for text in texts]
     return " & ".join(escaped) + r" \\"

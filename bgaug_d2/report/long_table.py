@@ -37,10 +37,13 @@ def values_by_seed(plan: ResultsPlan, runs: Sequence[Run]) -> pd.DataFrame:
     NaN stands where a run or a metric is missing.
     """
     table = long_table(runs)
+    # The folder may hold runs of other plans too.
     table = table[table["cell"].isin(plan.cells) & table["seed"].isin(plan.seeds)]
     names = {each: name for name, each in METRICS.items()}
     keys = zip(table["task"], table["metric"], strict=True)
+    # Metrics that no plan can ask for have no name here and are dropped.
     table = table.assign(metric=[names.get(each) for each in keys]).dropna(subset=["metric"])
     columns = pd.MultiIndex.from_product([plan.cells, METRICS], names=["cell", "metric"])
     wide = table.pivot(index="seed", columns=["cell", "metric"], values="value")
+    # A place for every seed, cell and metric: what is missing shows as NaN.
     return wide.reindex(index=sorted(plan.seeds), columns=columns)

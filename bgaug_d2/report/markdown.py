@@ -29,6 +29,7 @@ def to_markdown(plan: ResultsPlan, runs: Sequence[Run], facts: Mapping[str, str]
     rows_of: dict[str, CellRow] = {}
     for table in plan.tables:
         rows = compare_cells(plan, table, runs)
+        # A cell may be in several tables; its cost is shown once.
         rows_of |= {row.cell: row for row in rows}
         parts += [f"## {table.title}", table.text, _against(plan, rows), _rows(plan, table, rows)]
         parts += [_image(table.title, table.plot)] if table.plot else []
@@ -63,6 +64,7 @@ def _against(plan: ResultsPlan, rows: Sequence[CellRow]) -> str:
     for row in rows:
         if row.baseline is not None:
             by_baseline.setdefault(row.baseline, []).append(row.title)
+    # With one baseline there is no need to say which cells it belongs to.
     if len(by_baseline) < 2:
         return "".join(f"Baseline: *{plan.cells[name].title}*." for name in by_baseline)
     each = [
@@ -75,6 +77,7 @@ def _against(plan: ResultsPlan, rows: Sequence[CellRow]) -> str:
 def _rows(plan: ResultsPlan, table: PlannedTable, rows: Sequence[CellRow]) -> str:
     interval = f"[{COVERAGE} interval]"
     first = table.metrics[0]
+    # A breakdown that no run has would be a column of dashes.
     parts = [metric for metric in BREAKDOWN if any(row.means[metric] for row in rows)]
     header = ["cell", "seeds"]
     for metric in table.metrics:
@@ -186,6 +189,7 @@ def _image(title: str, file: str) -> str:
 def _left_out(plan: ResultsPlan, runs: Sequence[Run]) -> str:
     """Runs of the folder that are in no table: other names, and other seeds of the plan's cells."""
     detector = plan.audit.detector if plan.audit else None
+    # The detector of the audit is no cell, but the plan names it.
     names = sorted({run.name for run in runs} - {*plan.cells, detector})
     others = names[:_NAMES] + ([f"{len(names) - _NAMES} more names"] if names[_NAMES:] else [])
     for cell in sorted(plan.cells):
@@ -202,4 +206,5 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _escape(text: str) -> str:
+    # A line break or a bar would end the cell.
     return " ".join(text.split()).replace("|", "\\|")

@@ -29,7 +29,7 @@ PLANS = Path(__file__).parent / "plans"
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell: a run, but for its seed.
+    """One cell: a run without its seed.
 
     Attributes:
         title: What tables call it.
@@ -119,7 +119,7 @@ class ResultsPlan:
     """What is run, and what is shown of it.
 
     Attributes:
-        name: Of the plan, or the path of its file.
+        name: The plan's name, or the path of its file.
         seeds: Seeds of every cell.
         baseline: Name of the cell that others are compared with; None where only pairs are.
         cells: By name, which is the run's name in ``results.json``.
@@ -159,6 +159,7 @@ class ResultsPlan:
 def product_of(name: str) -> tuple[str, str, str] | None:
     """Benchmark, arm and ablation of a run named BENCHMARK-ARM[-ABLATION]; None for other names."""
     parts = name.split("-")
+    # Names of benchmarks, arms and ablations hold no dash, so the parts are unambiguous.
     if len(parts) not in (2, 3) or not all(parts):
         return None
     benchmark, arm, ablation = [*parts, "none"][:3]
@@ -167,6 +168,7 @@ def product_of(name: str) -> tuple[str, str, str] | None:
 
 def plan_names() -> list[str]:
     """The plans in the package."""
+    # Sorted: `glob` gives the order of the file system.
     return sorted(each.stem for each in PLANS.glob("*.yaml"))
 
 
@@ -177,6 +179,7 @@ def find_plan(name: str) -> Path:
         ReportError: There is neither.
     """
     known = plan_names()
+    # First, so that a file of that name in the working folder hides no plan of the package.
     if name in known:
         return PLANS / f"{name}.yaml"
     if Path(name).is_file():

@@ -38,9 +38,11 @@ def load_plan(path: Path) -> ResultsPlan:
         ReportError: The file cannot be read, or an entry is missing, unknown or wrong; the message
             names the file and the entry.
     """
+    # `find_plan` finds a plan of the package by its name and any other by its path.
     name = path.stem if path.parent == PLANS else str(path)
     try:
         return _plan(yaml.safe_load(path.read_text(encoding="utf-8")), name)
+    # Our own errors too: each gets the name of the file in front.
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ReportError) as error:
         raise ReportError(f"{path}: {error}") from error
 
@@ -53,6 +55,7 @@ def _plan(content: object, name: str) -> ResultsPlan:
     tables = _list(top["tables"], "tables", lambda each, where: _table(each, where, cells))
     plots = _list(top.get("plots", []), "plots", lambda each, where: _plot(each, where, cells))
     files = [table.plot for table in tables if table.plot] + [plot.file for plot in plots]
+    # The second plot would overwrite the first.
     if len(set(files)) < len(files):
         raise ReportError(f"two plots have one file name: {', '.join(sorted(files))}")
     return ResultsPlan(
@@ -129,6 +132,7 @@ def _plot(content: object, where: str, cells: Mapping[str, Any]) -> PlannedPlot:
     keys = ("title", "file", "x", "series", "metrics", "xlabel")
     plot = _section(content, where, keys)
     x = _distinct(_list(plot["x"], f"{where}.x", _number), f"{where}.x")
+    # A line joins the points in their order.
     if any(a >= b for a, b in zip(x, x[1:], strict=False)):
         raise ReportError(f"{where}.x={list(x)} must rise")
     series = {}
@@ -187,6 +191,7 @@ def _cell_names(value: object, where: str, cells: Mapping[str, Any]) -> tuple[st
 
 
 def _arguments(value: object, where: str) -> tuple[str, ...]:
+    # Split as a shell would, so that a command line can be copied into a plan.
     return tuple(shlex.split(_text(value, where)))
 
 
@@ -197,6 +202,7 @@ def _text(value: object, where: str) -> str:
 
 
 def _number(value: object, where: str) -> float:
+    # `true` is a bool, which Python counts among the integers.
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ReportError(f"{where}={value!r} must be a number")
     return float(value)
@@ -210,6 +216,7 @@ def _seed(value: object, where: str) -> int:
 
 def _file_name(value: object, where: str) -> str:
     name = _text(value, where)
+    # The name is joined to the folder of the report; a path could lead out of it.
     if not re.fullmatch(r"[\w-][\w.-]*\.png", name, re.ASCII):
         raise ReportError(f"{where}={name!r} must be a plain file name like alpha.png, no folder")
     return name

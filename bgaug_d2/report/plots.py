@@ -40,7 +40,7 @@ def write_plots(plan: ResultsPlan, runs: Sequence[Run], folder: Path) -> list[Pa
 
     Raises:
         ReportError: Runs within one table or plot differ in iterations, or a table with a plot
-            holds nothing but baselines.
+            holds only baselines.
     """
     figures = {
         table.plot: draw_differences(plan, table, compare_cells(plan, table, runs))
@@ -86,7 +86,7 @@ def draw_differences(plan: ResultsPlan, table: PlannedTable, rows: Sequence[Cell
     """A line per cell, a panel per metric: the difference to the cell's baseline.
 
     Raises:
-        ReportError: The table holds nothing but baselines.
+        ReportError: The table holds only baselines.
     """
     compared = [row for row in rows if row.baseline is not None]
     if not compared:
@@ -95,6 +95,7 @@ def draw_differences(plan: ResultsPlan, table: PlannedTable, rows: Sequence[Cell
             "out `plot` or add a cell"
         )
     titles = [plan.cells[row.baseline].title for row in compared if row.baseline is not None]
+    # The first metric always has its panel: it is the one that is tested.
     metrics = [table.metrics[0]]
     metrics += [
         each for each in table.metrics[1:] if any(row.differences[each] for row in compared)
@@ -108,6 +109,7 @@ def draw_differences(plan: ResultsPlan, table: PlannedTable, rows: Sequence[Cell
         for row, title in zip(compared, titles, strict=True)
     ]
     panels[0].set_yticks(range(len(labels)), labels)
+    # Downwards, so that the first row of the table is on top.
     panels[0].set_ylim(len(labels) - 0.5, -0.5)
     figure.suptitle(table.title, fontsize=12)
     baseline = titles[0] if len(set(titles)) == 1 else "the baseline"
@@ -118,6 +120,7 @@ def draw_differences(plan: ResultsPlan, table: PlannedTable, rows: Sequence[Cell
 
 
 def _figure(height: float) -> Figure:
+    # Not pyplot, which keeps every figure open until it is closed.
     figure = Figure(figsize=(WIDTH, height))
     figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08)
     return figure

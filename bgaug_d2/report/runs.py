@@ -24,8 +24,8 @@ class Run:
     """What a table needs of one run.
 
     Attributes:
-        name: Of the experiment; runs of one name differ in their seed only.
-        seed: Of the run.
+        name: The experiment's name; runs of one name differ in their seed only.
+        seed: The run's seed.
         iterations: Optimizer steps.
         metrics: Percent, 0..100, by task (``bbox``, ``segm``) and metric (``AP``, ``AP50``, ...,
             and those of ``BACKGROUNDS``).
@@ -36,7 +36,7 @@ class Run:
         painting_hours: Hours of one GPU that painting processes ran for it; None as above.
         folder: The folder that holds ``results.json``.
         finished: Day of its end, ISO 8601; empty where it is not known.
-        commit: Of this package, seven digits; empty where it is not known.
+        commit: This package's commit, seven digits; empty where it is not known.
         inpainter: Id of the model that painted; empty for none.
         machine: Processor and cores; empty where it is not known.
     """
@@ -64,6 +64,7 @@ def load_runs(folder: Path) -> list[Run]:
     runs: dict[tuple[str, int], Run] = {}
     for path in sorted(folder.rglob("results.json")):
         run = _read_run(path)
+        # Which of the two counts would depend on the names of their folders.
         if (run.name, run.seed) in runs:
             raise ReportError(f"{path}: a second run of {run.name} with seed {run.seed}; keep one")
         runs[run.name, run.seed] = run
@@ -82,6 +83,7 @@ def _read_run(path: Path) -> Run:
         for task, found in content.get("breakdown", {}).items():
             metrics[task] |= _by_background(found)
         reports = _painting_reports(path, content)
+        # Painted pictures were shown, so without a report their cost is unknown, not nothing.
         painting_is_known = bool(reports) or not content.get("outcomes", {}).get("hit")
         painting = [_painting(each) for each in reports]
         return Run(
@@ -100,6 +102,7 @@ def _read_run(path: Path) -> Run:
             if painting_is_known
             else None,
         )
+    # JSON may have any shape: a list has no `items`, a text no keys.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(
             f"{path} is no results.json of `bgaug train`: {type(error).__name__}: {error}"
@@ -125,6 +128,7 @@ def _painting_reports(path: Path, content: Mapping[str, Any]) -> list[Mapping[st
     before = path.with_name("generate_report.json")
     if before.is_file():
         report = json.loads(before.read_text(encoding="utf-8"))
+        # Every earlier call of `bgaug paint` with this folder counts too.
         reports += [each.get("workers") or {} for each in (report, *report.get("earlier", ()))]
     return reports
 

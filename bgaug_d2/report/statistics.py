@@ -80,9 +80,11 @@ def paired_test(
         raise ValueError(f"{len(first)} and {len(second)} values do not pair; give one each a seed")
     differences = [b - a for a, b in zip(first, second, strict=True)]
     interval = mean_interval(differences, level)
+    # One pair has no spread to test with.
     if len(differences) < 2:
         return PairedTest(interval, None, len(differences))
     rounding = _ROUNDING * max(map(abs, (*first, *second)))
+    # No spread but that of rounding, by which the t-test would divide.
     if max(differences) - min(differences) <= rounding or interval.low == interval.high:
         p = 1.0 if abs(interval.mean) <= rounding else None
     else:

@@ -39,9 +39,11 @@ def write_tables(
     plan = plan if seeds is None else with_seeds(plan, seeds)
     command = f"bgaug table {plan_name} {folder}"
     command += "" if seeds is None else f" --seeds {','.join(map(str, seeds))}"
+    # Before the folder is made, so that an error leaves nothing behind.
     text = to_markdown(plan, runs, facts(plan, runs, command)) + _audit(plan, runs, folder)
     out = out or folder
     out.mkdir(parents=True, exist_ok=True)
+    # A plan that was given as a path has that path as its name.
     name = Path(plan.name).stem
     (out / f"{name}.md").write_text(text, encoding="utf-8")
     (out / f"{name}.csv").write_text(to_csv(plan, runs), encoding="utf-8")
@@ -91,5 +93,6 @@ def _audit(plan: ResultsPlan, runs: Sequence[Run], folder: Path) -> str:
     if plan.audit is None or not path.is_file():
         return ""
     detectors = [run for run in runs if run.name == plan.audit.detector]
+    # The folder may hold an audit without the run of its detector.
     ap = f"{detectors[0].metrics['bbox']['AP']:.1f}" if detectors else "?"
     return f"\n{plan.audit.text.replace('{ap}', ap)}\n\n{path.read_text(encoding='utf-8')}"

@@ -17,8 +17,8 @@ class CountedLoader:
     Args:
         loader: Batches, lists of samples with ``bgaug`` (one of ``OUTCOMES``; "original" where
             absent).
-        look_ahead: Starts with the first batch, when the loader has forked its processes, hears of
-            each batch, and ends with ``close``.
+        look_ahead: Starts with the first batch, when the loader has forked its processes, is
+            notified of each batch, and ends with ``close``.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class CountedLoader:
         self.look_ahead = look_ahead
         self.wait_s = 0.0
         self._counts: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        # What `interval` has returned already; the totals themselves keep growing.
         self._reported: Counter[str] = Counter()
         self._reported_wait_s = 0.0
 
@@ -54,14 +55,17 @@ class CountedLoader:
         """Batches of the wrapped loader; nothing is loaded before the first is asked for."""
         batches = iter(self.loader)
         while True:
+            # The clock runs for `next` alone: training's own time passes at the `yield`.
             began = time.perf_counter()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             self.wait_s += time.perf_counter() - began
+            # A baseline's mapper adds no `bgaug`: all its samples are originals.
             self._counts.update(sample.get("bgaug", "original") for sample in batch)
             if self.look_ahead is not None:
+                # After the first `next`: a fork would copy the locks that the thread holds.
                 self.look_ahead.start()
                 self.look_ahead.advance(len(batch))
             yield batch

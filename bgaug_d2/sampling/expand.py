@@ -44,12 +44,14 @@ def expand_dataset(
     Returns:
         Shallow copies with ``bgaug_variant``: 0 for an original, from 1 for the copies of an image.
     """
+    # The rules of every draw: a copy that they exclude would be shown as an original.
     chosen = eligible(dataset_dicts, ratios, settings.recipe)
     if settings.weighting == "uniform":
         counts = uniform_counts(chosen, settings.alpha)
     else:
         counts = nonuniform_counts(ratios, chosen, settings.alpha)
     expanded = [{**each, "bgaug_variant": 0} for each in dataset_dicts]
+    # Variants count from 1: 0 asks the planner for the original.
     for each, count in zip(dataset_dicts, counts, strict=True):
         expanded += [{**each, "bgaug_variant": variant} for variant in range(1, count + 1)]
     return expanded

@@ -95,7 +95,9 @@ def visit_sampler(
             f"DATALOADER.SAMPLER_TRAIN={name!r} is not supported; choose TrainingSampler or "
             "RepeatFactorTrainingSampler"
         )
+    # Only grouping delays draws, so only then a resume has to replay them.
     grouping = Grouping.of(dataset_dicts, total) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    # The sampler counts samples over all ranks; an iteration consumes one whole batch.
     return VisitSampler(base, len(dataset_dicts), start_iter * total, grouping)
 
 
@@ -108,6 +110,7 @@ def loader_from_cfg(
 
 def loader_options(cfg: CfgNode) -> dict[str, Any]:
     """Keyword arguments of ``build_train_loader`` and ``in_flight_draws`` that ``cfg`` decides."""
+    # The same for both: the look-ahead has to know what the loader holds already.
     return {
         "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
         "num_workers": cfg.DATALOADER.NUM_WORKERS,

@@ -29,7 +29,7 @@ _PREFETCH_FACTOR = 2
 
 
 class VisitedDataset(Dataset[dict[str, Any]]):
-    """Looks draws up: the dataset dict of the index, with ``bgaug_visit``.
+    """Looks up draws: the dataset dict of the index, with ``bgaug_visit``.
 
     Args:
         dataset: Dataset dicts by index, for example Detectron2's ``DatasetFromList``.
@@ -56,6 +56,7 @@ class VisitedDataset(Dataset[dict[str, Any]]):
 
 def shared_dataset(dataset_dicts: list[dict[str, Any]]) -> DatasetFromList:
     """Dataset dicts as one serialised block, which loader processes and look-ahead share."""
+    # Each look-up unpickles a new dict, so Detectron2 need not copy it as well.
     return DatasetFromList(dataset_dicts, copy=False)
 
 
@@ -92,13 +93,16 @@ def build_train_loader(
     options: dict[str, Any] = {
         "num_workers": num_workers,
         "worker_init_fn": worker_init_reset_seed,
+        # DataLoader refuses a prefetch factor where it has no processes.
         "prefetch_factor": _PREFETCH_FACTOR if num_workers else None,
     }
     visited = VisitedDataset(dataset, mapper)
     if aspect_ratio_grouping:
+        # Batches of one, unpacked: images are grouped after they come from the loader processes.
         one_by_one = operator.itemgetter(0)
         samples = DataLoader(visited, sampler=sampler, collate_fn=one_by_one, **options)
         return AspectRatioGroupedDataset(samples, batch_size)
+    # The stream of draws never ends, so `drop_last` drops nothing.
     batches = BatchSampler(sampler, batch_size, drop_last=True)
     return DataLoader(visited, batch_sampler=batches, collate_fn=trivial_batch_collator, **options)
 
@@ -107,5 +111,6 @@ def in_flight_draws(total_batch_size: int, num_workers: int, aspect_ratio_groupi
     """Draws of this rank that ``build_train_loader`` holds ahead of training, at most."""
     batch_size = rank_batch_size(total_batch_size)
     if aspect_ratio_grouping:
+        # Each of the two groups can hold a batch that lacks one image.
         return _PREFETCH_FACTOR * num_workers + 2 * (batch_size - 1)
     return _PREFETCH_FACTOR * num_workers * batch_size

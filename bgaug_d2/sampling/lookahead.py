@@ -15,8 +15,11 @@ from bgaug_d2.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)
 
+# Seconds before a busy or absent painting process is asked again.
 _RETRY_S = 0.5
+# A thread that hangs in a request must not hold up the end of training.
 _CLOSE_TIMEOUT_S = 5.0
+# Faults that are logged as warnings: a lasting one hits every draw and would flood the log.
 _LOUD_FAULTS = 10
 
 
@@ -75,6 +78,7 @@ class LookAhead:
     def start(self) -> None:
         """Begin; a second call does nothing."""
         if self._thread is None:
+            # A daemon, so that it never keeps a finished process alive.
             self._thread = threading.Thread(target=self._run, name="bgaug-look-ahead", daemon=True)
             self._thread.start()
 
@@ -112,6 +116,7 @@ class LookAhead:
 
     def _outcome(self, position: int, draw: int) -> str:
         """Look at one draw and ask for its picture where it is missing."""
+        # Training has had this draw: a picture would come too late for it.
         if position < self._consumed:
             return "late"
         try:
@@ -132,8 +137,10 @@ class LookAhead:
         plan = self._planner.plan(dataset_dict)
         if plan.key is None:
             return "original"
+        # Unchecked, at the cost of one `stat`: the draw itself reads and verifies the picture.
         if self._cache.contains(plan.key):
             return "cached"
+        # Only now: parsing the objects would be wasted where the picture is there.
         job = plan.job()
         while True:
             meaning = REPLIES[self._client.enqueue(job).status]

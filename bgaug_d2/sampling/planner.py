@@ -38,7 +38,7 @@ class DrawPlan:
         recipe: How the variant is painted; None when nothing is looked up.
         prompt: ``InpaintJob.prompt``.
         object_prompts: ``InpaintJob.object_prompts``.
-        annotations: Of the dataset dict, not parsed yet.
+        annotations: Those of the dataset dict, not parsed yet.
     """
 
     variant: int = 0
@@ -95,6 +95,7 @@ class JobPlanner:
         self.image_root = image_root
         self.seed = seed
         self.class_names = tuple(class_names)
+        # Once for all draws: they depend on the class alone.
         self._class_prompts = tuple(
             object_prompt(recipe.settings, name)
             for name in self.class_names
@@ -119,6 +120,7 @@ class JobPlanner:
     def variant(self, dataset_dict: Mapping[str, Any]) -> int:
         """The variant that this draw asks for, 0 for the original."""
         settings = self.settings
+        # Originals need no visit and no id, so any dataset dict will do.
         if not settings.paints:
             return 0
         if settings.mode == "expand":
@@ -162,6 +164,7 @@ class JobPlanner:
             if mode == "replace":
                 for variant in range(1, self.settings.variants + 1):
                     yield dataset_dict, variant
+            # The originals of an expanded data set have variant 0: nothing to paint.
             elif variant := self.variant(dataset_dict):
                 yield dataset_dict, variant
 
@@ -170,6 +173,7 @@ class JobPlanner:
         # Before the file is read: if it changes meanwhile, the next draw sees another time.
         status = os.stat(path)
         digest = dataset_dict.get(FILE_KEY)
+        # A file that changed since its digest was kept is hashed again.
         if digest is None or tuple(digest[2:]) != (status.st_size, status.st_mtime_ns):
             digest = file_digest(path, self.image_root, status)
         name, sha256, num_bytes, _ = digest
@@ -185,6 +189,7 @@ class JobPlanner:
     def _prompt(self, dataset_dict: Mapping[str, Any], variant: int) -> str:
         image_id = _needed(dataset_dict, "image_id", _FORMAT)
         settings = self.recipe.settings
+        # The prompt is part of the key, so one without effect must not vary.
         if not settings.paints_background:
             return ""
         captions = dataset_dict.get("captions", ())
@@ -193,6 +198,7 @@ class JobPlanner:
         names = {
             self.class_names[each["category_id"]] for each in dataset_dict.get("annotations", ())
         }
+        # Sorted: the order of a set varies between processes, and with it the key would.
         return prompt_for(settings, image_id, variant, captions, sorted(names))
 
     def _object_prompts(self, dataset_dict: Mapping[str, Any]) -> tuple[str, ...]:
@@ -202,6 +208,7 @@ class JobPlanner:
         annotations = dataset_dict.get("annotations", ())
         try:
             return tuple(
+                # Crowd regions are not painted; "" keeps the list parallel to the objects.
                 "" if each.get("iscrowd", 0) else self._class_prompts[each["category_id"]]
                 for each in annotations
             )
@@ -228,12 +235,15 @@ def skip_reason(
         ``no_objects``, ``crowd``, ``small_background`` or None.
     """
     crowds = [bool(each.get("iscrowd", 0)) for each in dataset_dict.get("annotations") or ()]
+    # Crowd regions are never painted, so with target=objects they alone leave nothing to do.
     if not crowds or (all(crowds) and not settings.paints_background):
         return "no_objects"
     if settings.crowd == "skip_image" and any(crowds):
         return "crowd"
+    # The smallest background share has no meaning with target=objects.
     if not settings.paints_background:
         return None
+    # Draws do not know the ratio; painting checks it again, on its masks.
     if ratio is not None and ratio < settings.min_background:
         return "small_background"
     return None

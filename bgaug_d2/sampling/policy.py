@@ -36,12 +36,16 @@ def replace_variant(seed: int, image_id: int | str, visit: int, p: float, varian
         raise ValueError(f"p={p!r} must be in 0..1")
     if variants < 1:
         raise ValueError(f"variants={variants!r} must be at least 1")
+    # `json` refuses NumPy's integers.
     image = image_id if isinstance(image_id, str) else int(image_id)
+    # As JSON, 7 and "7" differ, and the text is the same in every process.
     draw = json.dumps([int(seed), image, int(visit)])
     digest = hashlib.sha256(draw.encode("ascii")).digest()
+    # 53 bits, as many as a float holds exactly.
     chance = (int.from_bytes(digest[:8], "big") >> 11) / _UNIT  # [0, 1)
     if chance >= p:
         return 0
+    # Other bytes than the chance, so that the variant does not depend on it.
     return 1 + int.from_bytes(digest[8:16], "big") % variants
 
 

@@ -27,6 +27,7 @@ class Grouping:
     @classmethod
     def of(cls, dataset_dicts: Sequence[dict[str, Any]], total_batch_size: int) -> Grouping:
         """The grouping of ``build_train_loader(..., aspect_ratio_grouping=True)`` on this rank."""
+        # As AspectRatioGroupedDataset does it: a square goes with the portraits.
         landscape = [each["width"] > each["height"] for each in dataset_dicts]
         return cls(rank_batch_size(total_batch_size), landscape)
 
@@ -46,6 +47,7 @@ class VisitSampler(Sampler[int]):
     def __init__(
         self, base: Sampler[int], size: int, start: int = 0, grouping: Grouping | None = None
     ) -> None:
+        # Private, but the only stream of all ranks; iterating the sampler gives one rank's part.
         if not hasattr(base, "_infinite_indices"):
             raise TypeError(
                 f"{type(base).__name__} is not an infinite sampler of Detectron2; use "
@@ -71,6 +73,7 @@ class VisitSampler(Sampler[int]):
         return _after_batches(draws, consumed // self.grouping.batch_size, self.size, self.grouping)
 
     def _all_draws(self) -> Iterator[int]:
+        # Local to the iterator: loader processes may iterate one sampler several times at once.
         visits = array("q", bytes(8 * self.size))
         for index in self.base._infinite_indices():
             yield visits[index] * self.size + index
@@ -90,6 +93,7 @@ def _after_batches(
         draw = next(draws)
         group = groups[grouping.landscape[draw % size]]
         group.append(draw)
+        # Detectron2 hands out a group as soon as it fills a batch.
         if len(group) == grouping.batch_size:
             group.clear()
             num_batches -= 1

@@ -20,8 +20,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         if filename.endswith(".safetensors"):
+            # The names are the model's own, so Detectron2 has nothing to guess.
             return {"model": load_file(filename), "matching_heuristics": False}
         if filename.endswith(".pth"):
+            # A full unpickling could run code of the file.
             content: dict[str, Any] = torch.load(filename, map_location="cpu", weights_only=True)
             return (
                 content if "model" in content else {"model": from_torchvision(content, self.model)}

@@ -1,6 +1,7 @@
 """From ``ExperimentConfig`` to Detectron2's ``CfgNode``.
 
-Detectron2 is imported late: the checks of a command line take no seconds and need no Detectron2.
+Detectron2 is imported inside functions, so that the checks of a command line are quick and do not
+need it.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def _detector_cfg(config_file: str) -> CfgNode:
             + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
     cfg = get_cfg()
+    # Before the merge, so that the file may set the backbone's keys.
     add_swin_config(cfg)
     try:
         cfg.merge_from_file(str(path))
@@ -105,6 +107,7 @@ def _settings(
     return [
         _Setting("DATASETS.TRAIN", tuple(train), "dataset"),
         _Setting("DATASETS.TEST", tuple(test), "dataset"),
+        # Both kinds of heads get the number; a detector reads that of its own.
         _Setting("MODEL.ROI_HEADS.NUM_CLASSES", num_classes, "dataset"),
         _Setting("MODEL.RETINANET.NUM_CLASSES", num_classes, "dataset"),
         _Setting("MODEL.WEIGHTS", weights_path(experiment.detector.weights), "detector.weights"),

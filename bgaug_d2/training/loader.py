@@ -25,8 +25,10 @@ def training_loader(
         experiment: Augmentations, seed, and whether the run is resumed.
         painter: Who paints; None where the experiment shows originals only.
     """
+    # The sampler is built before the checkpoint is loaded, and has to start at its iteration.
     start_iter = next_iteration(cfg.OUTPUT_DIR) if experiment.resume else 0
     dicts = train_dicts(cfg)
+    # From the originals, before copies are added: they are the donors of copy-paste.
     mapper = build_mapper(cfg, experiment.augment, dicts)
     if painter is None:
         if experiment.bgaug.mode == "duplicate":
@@ -43,5 +45,6 @@ def next_iteration(output_dir: str) -> int:
         name = (folder / "last_checkpoint").read_text().strip()
     except FileNotFoundError:
         return 0
+    # Mapped, not read: one number is wanted, not the weights.
     checkpoint = torch.load(folder / name, map_location="cpu", mmap=True, weights_only=True)
     return int(checkpoint["iteration"]) + 1

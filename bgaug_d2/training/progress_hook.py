@@ -64,6 +64,7 @@ class TrainingStatsHook(HookBase):
         if self.stats.end_iter % _PERIOD == 0:
             self._sum_up()
             for outcome, count in self.stats.outcomes.items():
+                # A total needs no median over the last iterations.
                 self.trainer.storage.put_scalar(f"bgaug/{outcome}", count, smoothing_hint=False)
 
     def after_train(self) -> None:
@@ -77,6 +78,7 @@ class TrainingStatsHook(HookBase):
     def _sum_up(self) -> None:
         loader: CountedLoader = self.trainer.data_loader
         looked = loader.look_ahead.counts if loader.look_ahead else {}
+        # Every process takes part, though only the first keeps the sums.
         found = comm.gather((loader.totals, dict(looked), loader.wait_s))
         if not comm.is_main_process():
             return
@@ -86,4 +88,5 @@ class TrainingStatsHook(HookBase):
             outcomes.update(totals)
             look_ahead.update(counts)
         self.stats.outcomes, self.stats.look_ahead = dict(outcomes), dict(look_ahead)
+        # The others wait for the slowest process in every step.
         self.stats.wait_s = max(wait_s for _, _, wait_s in found)

@@ -87,6 +87,7 @@ def check_memory() -> Finding:
 
 def check_disk(topic: str, folder: Path) -> Finding:
     """Free space where a folder lies or will lie, and whether it can be written."""
+    # The folder may not be there yet, and only an existing one has a disk.
     place = existing(folder)
     free = shutil.disk_usage(place).free
     fact = f"{free / GB:.1f} GB free for {folder}"
@@ -118,6 +119,7 @@ def check_open_files() -> Finding:
     wanted = _FILES_BESIDE + _FILES_PER_GPU * max(1, len(gpu_names()))
     if limit < wanted:
         remedy = f"`ulimit -n {wanted}` before a run"
+        # Without a limit the number is -1, which would compare as the lowest.
         if hard not in (resource.RLIM_INFINITY,) and hard < wanted:
             remedy += f", as root: the hard limit is {hard}"
         return Finding("open files", WARNING, f"at most {soft} in a process", remedy)
@@ -132,6 +134,7 @@ def check_temporary_folder() -> Finding:
     if free < _MIN_TEMP:
         remedy = "free some, or set TMPDIR to a folder on a local disk"
         return Finding("temporary folder", WARNING, fact, remedy)
+    # The kernel counts bytes, and one letter may take several.
     if len(os.fsencode(folder)) > _MAX_TEMP_PATH:
         fact += f", whose path has {len(os.fsencode(folder))} bytes: too long for sockets"
         remedy = "/tmp is used for sockets instead; set TMPDIR if it cannot be written"

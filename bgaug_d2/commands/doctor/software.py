@@ -38,12 +38,14 @@ def check_libraries() -> Finding:
     except metadata.PackageNotFoundError:
         fact = "bgaug_d2 runs from a folder without being installed, so its needs are unknown"
         return Finding("libraries", WARNING, fact, "run `pip install -e .` in that folder")
+    # Without extras: what an optional extra needs may be missing.
     wanted = [each for each in wanted if not each.marker or each.marker.evaluate({"extra": ""})]
     faults = []
     for each in wanted:
         found = _version(each.name)
         if found is None:
             faults.append(f"{each.name} is not installed")
+        # A specifier leaves pre-releases out unless asked; an installed one counts.
         elif not each.specifier.contains(found, prereleases=True):
             faults.append(f"{each.name} {found} is not {each.specifier}")
     if faults:
@@ -69,10 +71,12 @@ def check_detectron2() -> Finding:
         return Finding("Detectron2", MISSING, "not installed", INSTALL_DETECTRON2, True)
     folder = Path(spec.origin).parent
     version = _version("detectron2") or "of unknown version"
+    # The layers import the compiled module, so a build that does not fit torch shows here.
     fault = import_fault("detectron2.layers")
     if fault:
         remedy = f"`pip uninstall detectron2`, then {INSTALL_DETECTRON2}"
         return Finding("Detectron2", MISSING, f"{version} in {folder}: {fault}", remedy, True)
+    # The pure-Python build has a placeholder, _C.py, in its place.
     if not list(folder.glob("_C*.so")):
         fact = f"{version}, the pure-Python one from PyPI: no deformable convolution, no rotated"
         fact += " boxes, no fast COCO evaluation; nothing here needs them"

@@ -47,6 +47,7 @@ def fractal_noise(rng: Rng, height: int, width: int, cells: int) -> FloatImage:
         grid = rng.random((cells + 1, cells + 1), dtype=np.float32)
         total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
         cells, weight = cells * 2, weight * 0.55
+    # Not the extremes: a few of them would leave the rest without contrast.
     low, high = np.percentile(total, (1, 99))
     return np.clip((total - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
 
@@ -87,6 +88,7 @@ def _stripes(rng: Rng, height: int, width: int) -> FloatImage:
     size = max(height, width)
     period = size * rng.uniform(0.06, 0.16)
     wave = rng.uniform(0, 0.35) * np.sin(across / size * rng.uniform(4, 12))
+    # 1000 keeps all places positive: `astype` cuts towards zero, not downwards.
     place = along / period + wave + 1000
     index = place.astype(np.int64)
     edge = _smooth_step((place - index - 0.5).astype(np.float32), 1.6 / period)
@@ -120,6 +122,7 @@ def _cells(rng: Rng, height: int, width: int) -> FloatImage:
     count = int(rng.integers(16, 60))
     sites = rng.uniform(-0.1, 1.1, (count, 2)).astype(np.float32) * (width, height)
     y, x = np.mgrid[:height, :width].astype(np.float32)
+    # The second nearest too: a border lies where both are equally far.
     first, second = (np.full((height, width), np.inf, np.float32) for _ in range(2))
     nearest = np.zeros((height, width), dtype=np.int64)
     for number, (site_x, site_y) in enumerate(sites):

@@ -31,6 +31,7 @@ class DrawingEngine(OneByOneEngine):
 
     def paint(self, request: PaintRequest) -> Picture:
         """The picture, uint8 RGB (S, S, 3), with a new background where the mask is True."""
+        # A generator of its own: a picture does not depend on those before it.
         rng = np.random.default_rng(request.seed)
         kind = list(BACKGROUNDS)[int(rng.integers(len(BACKGROUNDS)))]
         side = len(request.image)

@@ -66,6 +66,7 @@ def draw_scene(
         if len(placed) == wanted:
             break
         shape = _choose_shape(rng, kind, bias)
+        # Log-uniform: as many objects between 0.1 and 0.2 as between 0.2 and 0.4.
         diameter = image_size * float(np.exp(rng.uniform(np.log(0.1), np.log(0.5))))
         centre = rng.uniform(0.08, 0.92, 2) * (width, height)
         _place(picture, placed, [(draw_sprite(rng, shape, diameter), centre)], shape)
@@ -113,6 +114,7 @@ def _place(
     if np.count_nonzero(full) < _MIN_PIXELS:
         return
     for other in placed:
+        # All are checked before anything is drawn, so a refused object leaves no trace.
         left = np.count_nonzero(other.visible & ~full)
         if left < max(_MIN_PIXELS, _MIN_VISIBLE * np.count_nonzero(other.full)):
             return

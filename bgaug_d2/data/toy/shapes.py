@@ -49,6 +49,7 @@ def draw_sprite(rng: Rng, shape: str, diameter: float) -> Sprite:
     texture = TEXTURES[int(rng.integers(len(TEXTURES)))]
     hue_name = list(_HUES)[int(rng.integers(len(_HUES)))]
     outline = _posed(rng, _unit_outline(shape)) * diameter / 2
+    # A margin, so that soft edges are not cut off.
     low, high = outline.min(axis=0) - 1.5, outline.max(axis=0) + 1.5
     width, height = (int(side) for side in np.ceil(high - low))
     scale = _OVERSAMPLING
@@ -120,7 +121,9 @@ def _fill(
     rng: Rng, mask: npt.NDArray[np.uint8], hue_name: str, texture: str, diameter: float
 ) -> FloatImage:
     """Colour of an object, float32 (H, W, 3), 0..255: two tones, texture, light and a dark rim."""
+    # So little that the name of the colour, which captions have, stays right.
     hue = (_HUES[hue_name] + rng.uniform(-0.012, 0.012)) % 1
+    # Vivid, to stand out from the muted backgrounds.
     base = _rgb(hue, rng.uniform(0.82, 1.0), rng.uniform(0.82, 1.0))
     darker = _rgb(hue, 1.0, rng.uniform(0.5, 0.62))
     paler = _rgb(hue, rng.uniform(0.15, 0.3), 1.0)

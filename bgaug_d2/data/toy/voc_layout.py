@@ -32,13 +32,16 @@ def generate_toy_voc(root: str | Path, config: ToyConfig) -> None:
         world.mkdir()
         write_world(world, config)
         write_toy_voc(world, folder)
+        # It was drawn only to be converted.
         shutil.rmtree(world)
 
+    # Otherwise a world of the same settings in COCO's layout would pass for this one.
     marker = {**toy_marker(config), "layout": "voc"}
     write_in_place(Path(root), marker, lambda folder: _is_whole(folder, config), write)
 
 
 def _is_whole(root: Path, config: ToyConfig) -> bool:
+    # The val split is not part of this layout.
     found = [len(os.listdir(root / f"VOC{year}" / "JPEGImages")) for year in (2007, 2012)]
     return sum(found) == config.num_train + config.num_test
 
@@ -51,7 +54,7 @@ def write_toy_voc(world: Path, root: Path) -> None:
 
     Args:
         world: As ``toy.generate_toy`` writes it.
-        root: Is made; what is there is written over.
+        root: Created where it is missing; existing files are overwritten.
     """
     for split, targets in (
         ("train", [(2007, "trainval"), (2012, "trainval")]),

@@ -1,6 +1,6 @@
 """The built-in toy world: a small data set in COCO's format, drawn by the machine that reads it.
 
-It shows in minutes what the method is for; ``toy_scene`` says how.
+It shows in minutes what the method is for; ``scene`` says how.
 """
 
 from __future__ import annotations
@@ -91,8 +91,10 @@ def write_in_place(
     try:
         _refuse_foreign(root)
         root.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the root, because a rename works within one file system only.
         building = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
         try:
+            # `mkdtemp` makes folders that only their owner can read.
             building.chmod(0o755)
             write(building)
             (building / _MARKER).write_text(json.dumps(marker, indent=2), encoding="ascii")
