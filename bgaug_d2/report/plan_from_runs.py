@@ -17,15 +17,15 @@ def plan_of_runs(runs: Sequence[Run]) -> ResultsPlan:
     Runs without a baseline come last, each in a table of its own.
     """
     names = sorted({run.name for run in runs})
-    groups = {name.removesuffix(_BASELINE): [name] for name in names if name.endswith(_BASELINE)}
+    baselines = [name for name in names if _BASELINE in name]
+    groups = {baseline: [baseline] for baseline in baselines}
     alone = []
     for name in names:
-        # The longest benchmark that fits: a name given by hand may have dashes of its own.
-        fitting = [each for each in groups if name.startswith(f"{each}-")]
-        if not fitting:
+        baseline = _baseline_of(name, baselines)
+        if baseline is None:
             alone.append(name)
-        elif not name.endswith(_BASELINE):
-            groups[max(fitting, key=len)].append(name)
+        elif baseline != name:
+            groups[baseline].append(name)
     tables = [
         _table(f"Against {names[0]}", names, dict.fromkeys(names[1:], names[0]))
         for names in groups.values()
@@ -39,6 +39,22 @@ def plan_of_runs(runs: Sequence[Run]) -> ResultsPlan:
         cells={name: PlannedCell(name) for name in names},
         tables=tuple(tables),
     )
+
+
+def _baseline_of(name: str, baselines: Sequence[str]) -> str | None:
+    """The baseline of a run: the same benchmark, and the same suffix of a debug setting.
+
+    ``toy-expand-D25`` belongs to ``toy-baseline``, ``toy-expand-smoke`` to ``toy-baseline-smoke``.
+    """
+    if name in baselines:
+        return name
+    fitting = []
+    for baseline in baselines:
+        benchmark, _, debug = baseline.partition(_BASELINE)
+        if name.startswith(f"{benchmark}-") and name.endswith(debug):
+            fitting.append((len(benchmark), len(debug), baseline))
+    # The longest that fits: a name given by hand may have dashes of its own.
+    return max(fitting)[-1] if fitting else None
 
 
 def _table(title: str, names: Sequence[str], pairs: dict[str, str]) -> PlannedTable:

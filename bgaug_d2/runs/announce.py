@@ -43,7 +43,8 @@ def recipe_text(recipe: RecipeConfig) -> str:
 def announce_recipe(settings: BgAugConfig, identity: ModelIdentity) -> None:
     """Say how pictures are painted, and by what."""
     logger.info("Recipe: %s", recipe_text(settings.recipe))
-    logger.info("Inpainter: %s (revision %s)", identity.id, identity.revision)
+    revision = f" (revision {identity.revision})" if identity.revision else ""
+    logger.info("Inpainter: %s%s", identity.id, revision)
 
 
 def announce_pictures(

@@ -97,6 +97,17 @@ def test_every_arm_is_compared_with_the_baseline_of_its_benchmark(tmp_path: Path
     assert difference.difference.mean == 2.0
 
 
+def test_a_trial_is_compared_with_the_baseline_of_the_trial(tmp_path: Path) -> None:
+    names = ("own_coco-baseline", "own_coco-expand")
+    for name in (*names, *(f"{name}-smoke" for name in names)):
+        write_run(tmp_path, name, 0, 10.0)
+    tables = plan_of_runs(load_runs(tmp_path)).tables
+    assert [table.pairs for table in tables] == [
+        {"own_coco-expand": "own_coco-baseline"},
+        {"own_coco-expand-smoke": "own_coco-baseline-smoke"},
+    ]
+
+
 def test_the_same_seed_twice_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "toy-baseline", 0, 1.0)
     write_run(tmp_path / "b", "toy-baseline", 0, 1.0)
